@@ -1,0 +1,1 @@
+"""The package behind the course: one room per step, read in the order a lesson uses it."""

@@ -1,0 +1,125 @@
+"""The course from the command line: `python -m helpers compare|train|predict`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .data import load_splits
+from .models import BACKBONES
+from .plots import learning_curves
+from .runs import (
+    check_writable,
+    compare,
+    comparison,
+    comparison_table,
+    load_model,
+    predict,
+    train_scratch,
+    train_transfer,
+    write_json,
+)
+from .settings import BadArgument, CourseError, choose_setting, first_line
+
+RECIPES = {"scratch": train_scratch, "transfer": train_transfer}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for a failed run, 2 for a bad argument, 130 after Ctrl-C."""
+    try:
+        options = parser().parse_args(arguments)
+        return options.command(options) or 0
+    except BadArgument as error:
+        return complain(error, status=2)
+    except (CourseError, OSError) as error:
+        return complain(error, status=1)
+    except KeyboardInterrupt:
+        return complain(CourseError("Stopped."), status=130)
+
+
+def complain(error: Exception, *, status: int) -> int:
+    """Say what went wrong, on one line of standard error."""
+    print(f"error: {first_line(error)}.", file=sys.stderr)
+    return status
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str):
+        raise BadArgument(f"{message}. See: {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    top = Parser(prog="python -m helpers", description="Transfer learning for images, from the command line.")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    both = commands.add_parser("compare", help="train a CNN from scratch and a pretrained network, side by side")
+    both.set_defaults(command=compare_command)
+    one = commands.add_parser("train", help="train one of the two")
+    one.add_argument("recipe", choices=RECIPES)
+    one.set_defaults(command=train_command)
+    for command in (both, one):
+        add_training_options(command)
+    use = commands.add_parser("predict", help="name the class of pictures, with a trained model")
+    use.add_argument("run", metavar="RUN_DIR", type=Path, help="the folder of a training run")
+    use.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
+    use.set_defaults(command=predict_command)
+    return top
+
+
+def add_training_options(command: argparse.ArgumentParser) -> None:
+    """The options that `compare` and `train` share."""
+    default = "default: COURSE_SETTING, else photos with a GPU and sample without one"
+    command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=default)
+    command.add_argument("--backbone", help=f"{', '.join(BACKBONES)}; default: COURSE_BACKBONE, else vgg16")
+    command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
+    command.add_argument("--seed", type=int, default=0, help="default: 0")
+    command.add_argument("--out", metavar="DIR", type=Path, help="default: runs/compare, runs/scratch or runs/transfer")
+
+
+def prepare(options: argparse.Namespace, default: str):
+    """The setting, printed, its pictures, printed, and the output folder, made."""
+    setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
+    folder = options.out or Path("runs") / default
+    check_writable(folder)
+    print(setting)
+    splits = load_splits(setting, seed=options.seed)
+    print(splits)
+    return setting, splits, folder
+
+
+def compare_command(options: argparse.Namespace) -> None:
+    """Train both models; write comparison.png and comparison.json."""
+    setting, splits, folder = prepare(options, "compare")
+    runs = compare(splits, setting, seed=options.seed, folder=folder)
+    print(comparison_table(runs))
+    accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
+    figure = learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies)
+    figure.savefig(folder / "comparison.png", dpi=150)
+    write_json(folder / "comparison.json", comparison(runs, splits, seed=options.seed))
+    print(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
+
+
+def train_command(options: argparse.Namespace) -> None:
+    """Train one model and save it."""
+    setting, splits, folder = prepare(options, options.recipe)
+    run = RECIPES[options.recipe](splits, setting, seed=options.seed, folder=folder)
+    print(f"test: {run.test}")
+    print(f"written: {folder}; name pictures with: python -m helpers predict {folder} PICTURE...")
+
+
+def predict_command(options: argparse.Namespace) -> int:
+    """Print path, class and probability, one line a picture; 1 if some picture could not be read."""
+    model, about = load_model(options.run)
+    status = 0
+    for path in options.pictures:
+        try:
+            name, probability = predict(model, about, path)
+            print(f"{path}\t{name}\t{probability:.3f}")
+        except CourseError as error:
+            status = complain(error, status=1)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

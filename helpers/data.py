@@ -1,0 +1,274 @@
+"""From a folder of pictures to three splits to batches of tensors."""
+
+import os
+import random
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from .downloads import fetch, find_archive, unpack
+from .settings import DOWNLOADS, SAMPLE, BadArgument, CourseError, Setting
+from .tables import format_table
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+SPLIT_FOLDERS = {"train": ["train"], "validation": ["val", "validation"], "test": ["test"]}
+# How much of the largest split there is goes to a split that is missing.
+SHARES = {"train": 0.6, "test": 0.2, "validation": 0.2}
+# Mean and standard deviation of ImageNet's pictures, which pretrained networks expect (RGB in [0, 1]).
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+# ----------------------------------------------------------------------------- where pictures are
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published archive of pictures, and where in it they lie."""
+
+    url: str
+    folder: str
+    split_folders: dict[str, list[str]]
+    size: int | None = None  # bytes
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+
+ARCHIVES = {
+    # Its `validation` folder is our test set: nobody chooses anything on it.
+    "photos": Archive(
+        "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
+        "cats_and_dogs_filtered",
+        {"train": ["train"], "validation": [], "test": ["validation"]},
+        68_606_236,
+    ),
+    "photos-full": Archive(
+        "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/"
+        "kagglecatsanddogs_5340.zip",
+        "PetImages",
+        {},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Pictures as (path, label) pairs in three splits; label i is classes[i]."""
+
+    name: str
+    classes: list[str]
+    train: list[tuple[Path, int]]
+    validation: list[tuple[Path, int]]
+    test: list[tuple[Path, int]]
+    left_out: list[Path] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        rows = [
+            [name, *(sum(label == i for _, label in part) for i in range(len(self.classes))), len(part)]
+            for name, part in [("train", self.train), ("validation", self.validation), ("test", self.test)]
+        ]
+        left_out = f"\nleft out, not readable: {len(self.left_out)}, first {self.left_out[0]}" if self.left_out else ""
+        return format_table(["split", *self.classes, "all"], rows) + left_out
+
+    __repr__ = __str__
+
+
+def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
+    """The pictures of a setting in three splits, downloaded first if need be.
+
+    A split that the folder lacks is cut from the others at random by `seed`, the same share of every class.
+    Raises BadArgument if the folder can't be used, CourseError if a download fails.
+    """
+    if setting.name == "sample":
+        return read_folder(SAMPLE, name="sample", seed=seed)
+    if setting.name not in ARCHIVES:
+        return read_folder(Path(setting.name), name=Path(setting.name).resolve().name, seed=seed)
+    archive = ARCHIVES[setting.name]
+    file = find_archive(archive.name) or fetch(archive.url, DOWNLOADS / archive.name, size=archive.size)
+    # The size in the folder's name keeps two archives of one name apart.
+    folder = unpack(file, DOWNLOADS / f"{file.stem}-{file.stat().st_size}") / archive.folder
+    return read_folder(folder, name=setting.name, seed=seed, split_folders=archive.split_folders)
+
+
+def read_folder(folder: Path, *, name: str, seed: int = 0, split_folders=SPLIT_FOLDERS) -> Splits:
+    """Splits from `folder`: split folders with class folders inside, or class folders directly."""
+    found, left_out = {}, []
+    parts = {s: folder / n for s, names in split_folders.items() for n in names if (folder / n).is_dir()}
+    for split, part in (parts or {"all": folder}).items():
+        found[split] = read_classes(part, left_out)
+    classes = check_classes(found, folder)
+    if "all" in found:
+        found["train"] = found.pop("all")
+    found = cut_missing_splits(found, seed=seed)
+    pictures = {s: [(p, classes.index(c)) for c in classes for p in found[s].get(c, [])] for s in SHARES}
+    check_every_class(pictures, classes, folder)
+    return Splits(name, classes, **pictures, left_out=left_out)
+
+
+def read_classes(folder: Path, left_out: list[Path]) -> dict[str, list[Path]]:
+    """The readable pictures of each class folder; hidden folders are no classes."""
+    found = {}
+    for class_folder in sorted(child for child in folder.iterdir() if child.is_dir() and child.name[0] not in "._"):
+        files = sorted(f for f in class_folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.name[0] != ".")
+        readable = [file for file in files if is_picture(file)]
+        left_out += sorted(set(files) - set(readable))
+        found[class_folder.name] = readable
+    return found
+
+
+def is_picture(file: Path) -> bool:
+    """True if the file starts like a picture that Pillow knows; its end is not looked at."""
+    try:
+        with Image.open(file):
+            return True
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return False
+
+
+def check_classes(found: dict[str, dict[str, list]], folder: Path) -> list[str]:
+    """The class names, the same in every split; raises BadArgument if there are fewer than two."""
+    classes = sorted({name for split in found.values() for name in split})
+    if len(classes) < 2:
+        raise BadArgument(
+            f"{folder} has {len(classes)} class folders ({', '.join(classes) or 'none'}); at least two are needed: "
+            "one folder of pictures for each class, directly or inside train, val and test."
+        )
+    return classes
+
+
+def cut_missing_splits(found: dict[str, dict[str, list]], *, seed: int) -> dict[str, dict[str, list]]:
+    """Cut each missing split from the largest one, the same share of every class."""
+    found = {split: {name: list(paths) for name, paths in part.items()} for split, part in found.items()}
+    for split, share in SHARES.items():
+        if split in found:
+            continue
+        donor = max(found.values(), key=lambda part: sum(map(len, part.values())))
+        generator, found[split] = random.Random(f"{split} {seed}"), {}
+        for name, paths in donor.items():
+            generator.shuffle(paths)
+            count = max(1, round(share * len(paths)))
+            found[split][name], donor[name] = sorted(paths[:count]), sorted(paths[count:])
+    return found
+
+
+def check_every_class(pictures: dict[str, list], classes: list[str], folder: Path) -> None:
+    """Raise BadArgument if some class has no picture in some split."""
+    for split, part in pictures.items():
+        counts = [sum(label == i for _, label in part) for i in range(len(classes))]
+        if 0 in counts:
+            name = classes[counts.index(0)]
+            total = sum(label == classes.index(name) for part in pictures.values() for _, label in part)
+            raise BadArgument(
+                f"Class {name!r} in {folder} has {total} readable pictures and none for the split {split}; "
+                "every class needs at least three, one for each of train, validation and test."
+            )
+
+
+# ------------------------------------------------------------------------------ file to picture
+
+
+def load_picture(path: str | Path, *, at_least: int | None = None) -> Image.Image:
+    """The picture in a file as RGB, upright; the first frame if it moves, white where it is transparent.
+
+    `at_least`: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its sides
+    stay at least this many pixels, which is faster. Raises CourseError if the file can't be decoded.
+    """
+    try:
+        with Image.open(path) as picture:
+            if at_least:
+                picture.draft("RGB", (at_least, at_least))
+            return to_rgb(ImageOps.exif_transpose(picture))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CourseError(f"{path} can't be read as a picture. Replace it or take it out of the folder.") from error
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Any of Pillow's modes to 8-bit RGB."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = numpy.asarray(picture, dtype=numpy.float32)
+        # Pillow's own conversion would cut 16-bit values off at 255 instead of scaling them.
+        scale = 255 / 65535 if values.max() > 255 else 1
+        return Image.fromarray((values * scale).clip(0, 255).astype(numpy.uint8)).convert("RGB")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+# ----------------------------------------------------------------------------- picture to tensor
+
+
+def eval_transform(size: int) -> v2.Transform:
+    """Picture to normalised tensor (3, size, size): shorter side to `size`, then the middle."""
+    return v2.Compose([v2.Resize(size), v2.CenterCrop(size), *to_normalised_tensor()])
+
+
+def train_transform(size: int) -> v2.Transform:
+    """As `eval_transform`, but every time another crop, perhaps mirrored, in slightly other light."""
+    return v2.Compose([
+        v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25)),
+        v2.RandomHorizontalFlip(),
+        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+        *to_normalised_tensor(),
+    ])  # fmt: skip
+
+
+def to_normalised_tensor() -> list[v2.Transform]:
+    """8-bit RGB to float32 in [0, 1], then ImageNet's mean taken off and divided by its deviation."""
+    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+
+
+def denormalise(tensor: Tensor) -> Tensor:
+    """Undo the normalisation of a tensor (…, 3, height, width), for showing it: values in [0, 1]."""
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return (tensor.cpu() * std + mean).clamp(0, 1)
+
+
+class PictureDataset(Dataset):
+    """Pairs of (path, label) as pairs of (tensor, label)."""
+
+    def __init__(self, pictures: list[tuple[Path, int]], transform: v2.Transform, *, size: int):
+        self.pictures, self.transform, self.size = pictures, transform, size
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path, label = self.pictures[index]
+        # 1.3 leaves a random crop enough pixels that it is seldom enlarged.
+        return self.transform(load_picture(path, at_least=round(1.3 * self.size))), label
+
+
+def make_loaders(
+    splits: Splits, size: int, *, batch_size: int = 32, augment: bool = True, seed: int = 0, workers: int | None = None
+) -> tuple[DataLoader, DataLoader, DataLoader]:
+    """Loaders of (pictures, labels) batches for train, validation and test.
+
+    Batches are float32 (batch, 3, size, size) and int64 (batch,). Only train is shuffled, by `seed`, and augmented.
+    """
+    train = PictureDataset(splits.train, train_transform(size) if augment else eval_transform(size), size=size)
+    others = [PictureDataset(part, eval_transform(size), size=size) for part in (splits.validation, splits.test)]
+    options = {"num_workers": default_workers(len(splits.train)) if workers is None else workers}
+    options |= {"pin_memory": torch.cuda.is_available()}
+    shuffled = {"shuffle": True, "generator": torch.Generator().manual_seed(seed)}
+    return (
+        DataLoader(train, batch_size, **shuffled, **options),
+        *(DataLoader(part, 2 * batch_size, **options) for part in others),
+    )
+
+
+def default_workers(pictures: int) -> int:
+    """Processes that decode pictures: none for small data, and none where new processes start slowly."""
+    # On Windows and macOS each worker starts Python anew, and in a notebook it may never come up.
+    if sys.platform != "linux" or pictures < 1000:
+        return 0
+    return min(8, len(os.sched_getaffinity(0)))

@@ -1,0 +1,348 @@
+"""The networks: build them, load their weights, replace the classifier, freeze and unfreeze."""
+
+import hashlib
+import pickle
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .downloads import find_archive
+from .settings import BadArgument, CourseError, first_line
+from .tables import format_table
+
+# Simonyan & Zisserman 2014 (arXiv:1409.1556), table 1, column D: a number is a 3×3 convolution
+# with that many output channels, "M" a 2×2 max pooling that halves height and width.
+VGG16_LAYERS = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]
+
+
+# ---------------------------------------------------------------------------------- the two heroes
+
+
+class SmallCNN(nn.Module):
+    """A good small network to train from scratch: five convolution blocks, average pooling, one linear layer.
+
+    Input: (batch, 3, height, width), 32 px or more a side. Output: (batch, num_classes) logits.
+    """
+
+    def __init__(self, num_classes: int = 2, *, channels=(32, 64, 128, 256, 256), dropout: float = 0.2):
+        super().__init__()
+        sizes = [3, *channels]
+        self.features = nn.Sequential(*[conv_block(a, b) for a, b in pairwise(sizes)])
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(sizes[-1], num_classes)
+        )
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.classifier(self.features(pictures))
+
+
+def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
+    """3×3 convolution, batch normalisation, ReLU, and a max pooling that halves height and width."""
+    # Batch normalisation adds its own offset, so a bias in the convolution would do nothing.
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+    )
+
+
+class VGG16(nn.Module):
+    """VGG16 from its configuration list; the state dict has torchvision's keys, so published weights load.
+
+    `width` multiplies all channels and the hidden layers (1/8 gives the slim network of the sample).
+    `image_size` fixes the side of the last feature maps, `image_size // 32`: 7 at the paper's 224 px.
+    Input: (batch, 3, height, width). Output: (batch, num_classes) logits.
+    Source: arXiv:1409.1556; batch normalisation as in torchvision's `vgg16_bn`.
+    """
+
+    def __init__(self, num_classes=1000, *, batch_norm=False, width=1.0, image_size=224, dropout=0.5):
+        super().__init__()
+        hidden, side = round(4096 * width), image_size // 32
+        self.features = vgg16_features(batch_norm=batch_norm, width=width)
+        self.avgpool = nn.AdaptiveAvgPool2d(side)
+        self.classifier = nn.Sequential(
+            nn.Linear(round(512 * width) * side * side, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout),
+            nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout),
+            nn.Linear(hidden, num_classes),
+        )  # fmt: skip
+        self.apply(initialise)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.classifier(self.avgpool(self.features(pictures)).flatten(1))
+
+
+def vgg16_features(*, batch_norm: bool, width: float) -> nn.Sequential:
+    """The convolutional part of VGG16: (batch, 3, h, w) to (batch, 512 · width, h / 32, w / 32)."""
+    layers, in_channels = [], 3
+    for item in VGG16_LAYERS:
+        if item == "M":
+            layers.append(nn.MaxPool2d(2))
+            continue
+        out_channels = round(item * width)
+        layers.append(nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1))
+        layers += [nn.BatchNorm2d(out_channels)] if batch_norm else []
+        layers.append(nn.ReLU(inplace=True))
+        in_channels = out_channels
+    return nn.Sequential(*layers)
+
+
+def initialise(layer: nn.Module) -> None:
+    """Start a layer as torchvision's VGG does: Kaiming for convolutions, small normal for linear layers."""
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, 0, 0.01)
+    if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+# ------------------------------------------------------------------------- pretrained backbones
+
+IMAGENET_WEIGHTS = {
+    "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
+    "vgg16_bn": torchvision.models.VGG16_BN_Weights.IMAGENET1K_V1,
+    "squeezenet1_1": torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
+    "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
+}
+BACKBONES = tuple(IMAGENET_WEIGHTS)
+
+
+def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
+    """A network with the classifier it was pretrained with.
+
+    `weights`: "imagenet" (torchvision's published file), "random", or a `.safetensors` or `.pth` file.
+    A file that holds `features.*` only is enough: the classifier then starts at random.
+    Raises BadArgument for an unknown name or a file that does not fit, CourseError if a download fails.
+    """
+    if name not in BACKBONES:
+        raise BadArgument(f"Unknown backbone {name!r}. Choose one of: {', '.join(BACKBONES)}.")
+    if str(weights) == "random":
+        return build(name)
+    source = imagenet_file(name) if str(weights) == "imagenet" else Path(weights)
+    state = download_weights(name) if source is None else read_weights(source)
+    model = build(name, **(vgg16_shape(state) if name.startswith("vgg16") else {}))
+    load_weights(model, state, source or name)
+    return model
+
+
+def build(name: str, **vgg16_options) -> nn.Module:
+    """The network of that name with random weights: our VGG16, or torchvision's class."""
+    if name.startswith("vgg16"):
+        return VGG16(batch_norm=name == "vgg16_bn", **vgg16_options)
+    return torchvision.models.get_model(name, weights=None)
+
+
+def imagenet_file(name: str) -> Path | None:
+    """torchvision's weights file if it lies in the folder `COURSE_ARCHIVES`, else None."""
+    return find_archive(Path(IMAGENET_WEIGHTS[name].url).name)
+
+
+def download_weights(name: str) -> dict[str, Tensor]:
+    """The state dict published by torchvision, from its cache or downloaded with progress, hash checked."""
+    weights = IMAGENET_WEIGHTS[name]
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise CourseError(
+            f"Could not fetch the weights of {name} from {weights.url} ({first_line(error)}). Put the file "
+            f"{Path(weights.url).name} into a folder and name that folder in COURSE_ARCHIVES, or name a weights "
+            "file (--weights FILE or COURSE_WEIGHTS), or use the setting sample, which needs no network."
+        ) from error
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The state dict in a `.safetensors` file, or in a `.pth` or `.pt` file (tensors only, no code is run)."""
+    if not file.is_file():
+        raise BadArgument(f"There is no weights file {file}.")
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise BadArgument(
+            f"{file} can't be read as a weights file: it is damaged, cut short, or not .safetensors or .pth "
+            f"({first_line(error)}). Fetch it again."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BadArgument(f"{file} holds no state dict: it should map names of parameters to tensors.")
+    # Files may be stored in half precision to be small; the network computes in float32.
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def vgg16_shape(state: dict[str, Tensor]) -> dict:
+    """The options of VGG16 that fit these weights: width, image_size and num_classes, read off the shapes."""
+    shape = {}
+    if "features.0.weight" in state:
+        shape["width"] = state["features.0.weight"].shape[0] / 64
+    if "classifier.0.weight" in state and "classifier.6.weight" in state:
+        hidden, pooled = state["classifier.0.weight"].shape
+        shape["width"] = hidden / 4096
+        shape["image_size"] = 32 * round((pooled / (512 * shape["width"])) ** 0.5)
+        shape["num_classes"] = state["classifier.6.weight"].shape[0]
+    return shape
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], source) -> None:
+    """Copy a state dict into the model; all of it must fit, or all of its `features.*`."""
+    expected = model.state_dict()
+    if all(key.startswith("features.") for key in state):
+        expected = {key: value for key, value in expected.items() if key.startswith("features.")}
+    # Batch normalisation counts its batches in a number that old files lack and nothing here uses.
+    differing = [key for key in {**expected, **state} if shape_of(expected, key) != shape_of(state, key)]
+    differing = [key for key in differing if not key.endswith("num_batches_tracked")]
+    if differing or not state:
+        shown = [f"{key} (needed {shape_of(expected, key)}, found {shape_of(state, key)})" for key in differing[:3]]
+        raise BadArgument(
+            f"The weights in {source} are for another network: {len(differing)} tensors differ, first "
+            f"{'; '.join(shown)}. Name the backbone they belong to."
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def shape_of(state: dict[str, Tensor], key: str) -> str:
+    """The shape of one tensor of a state dict as text, such as 64×3×3×3."""
+    return "×".join(map(str, state[key].shape)) or "one number" if key in state else "nothing"
+
+
+def replace_classifier(model: nn.Module, num_classes: int) -> nn.Module:
+    """Give the model a new last layer with `num_classes` outputs; index 6 in VGG16, as in torchvision."""
+    if isinstance(model, torchvision.models.ResNet):
+        model.fc = nn.Linear(model.fc.in_features, num_classes)
+    elif isinstance(model, torchvision.models.SqueezeNet):
+        model.classifier[1] = nn.Conv2d(model.classifier[1].in_channels, num_classes, kernel_size=1)
+        # torchvision ends with a ReLU, which would cut off every negative logit of the new layer.
+        model.classifier[2] = nn.Identity()
+    else:
+        model.classifier[-1] = nn.Linear(model.classifier[-1].in_features, num_classes)
+    return model
+
+
+# ------------------------------------------------------------------------------ freeze, unfreeze
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Stop a module from learning: no gradients, and no moving statistics through any later `train()`."""
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+    for layer in module.modules():
+        if not is_frozen(layer):
+            layer.register_forward_pre_hook(stay_in_eval_mode)
+        layer.eval()
+    return module
+
+
+def stay_in_eval_mode(layer: nn.Module, inputs) -> None:
+    """Runs before each forward pass of a frozen layer: `model.train()` may have switched it back."""
+    # Batch normalisation in train mode updates its statistics even when its gradients are off.
+    layer.training = False
+
+
+def is_frozen(layer: nn.Module) -> bool:
+    """True if `freeze` holds this layer in eval mode."""
+    return stay_in_eval_mode in layer._forward_pre_hooks.values()
+
+
+def freeze_base_layers(model: nn.Module) -> nn.Module:
+    """Freeze all that comes before the classifier."""
+    for name, child in model.named_children():
+        if name not in CLASSIFIER_NAMES:
+            freeze(child)
+    return model
+
+
+def unfreeze(model: nn.Module, last_blocks: int) -> nn.Module:
+    """Let the last `last_blocks` blocks before the classifier learn again, batch-norm statistics included."""
+    count = len(blocks(model))
+    if not 0 <= last_blocks <= count:
+        raise BadArgument(f"last_blocks is {last_blocks}; this network has {count} blocks.")
+    for block in blocks(model)[count - last_blocks :]:
+        for layer in (layer for part in block for layer in part.modules()):
+            release(layer)
+    return model
+
+
+def release(layer: nn.Module) -> None:
+    """Undo `freeze` for one layer and its own parameters."""
+    for key, hook in list(layer._forward_pre_hooks.items()):
+        if hook is stay_in_eval_mode:
+            del layer._forward_pre_hooks[key]
+    for parameter in layer.parameters(recurse=False):
+        parameter.requires_grad = True
+    layer.train()
+
+
+CLASSIFIER_NAMES = ("classifier", "fc")
+
+
+def blocks(model: nn.Module) -> list[list[nn.Module]]:
+    """The layers before the classifier, cut where the maps get smaller; five blocks in VGG16."""
+    if isinstance(model, torchvision.models.ResNet):
+        stages = [model.layer1, model.layer2, model.layer3, model.layer4]
+        return [[model.conv1, model.bn1], *([stage] for stage in stages)]
+    found = [[]]
+    for layer in model.features:
+        found[-1].append(layer)
+        if isinstance(layer, nn.MaxPool2d | nn.Sequential):
+            found.append([])
+    return [block for block in found if block]
+
+
+def check_freezing(model: nn.Module) -> None:
+    """Raise BadArgument for the freezing bugs that PyTorch accepts in silence."""
+    for name, parameter in model.named_parameters():
+        if "require_grad" in vars(parameter):
+            raise BadArgument(f"{name}.require_grad was set, and does nothing. The name is requires_grad, with an s.")
+    for name, layer in model.named_modules():
+        if "requires_grad" in vars(layer):
+            raise BadArgument(
+                f"{name}.requires_grad was set on a module, and does nothing. Use {name}.requires_grad_(False)."
+            )
+        weight = getattr(layer, "weight", None)
+        if isinstance(layer, BATCH_NORM) and weight is not None and not weight.requires_grad and not is_frozen(layer):
+            raise BadArgument(
+                f"{name} has no gradients, but its batch-norm statistics would drift. Use helpers.models.freeze."
+            )
+
+
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+# --------------------------------------------------------------------------- tables and proofs
+
+
+def fingerprint(model: nn.Module) -> str:
+    """12 hexadecimal digits that change if any weight or batch-norm statistic changes (SHA-256)."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
+
+
+def count_parameters(*modules: nn.Module, trainable_only: bool = False) -> int:
+    """How many numbers the modules learn, or would learn if nothing were frozen."""
+    parameters = (parameter for module in modules for parameter in module.parameters())
+    return sum(p.numel() for p in parameters if p.requires_grad or not trainable_only)
+
+
+def parameter_table(model: nn.Module) -> str:
+    """A text table, one row a block: its layers with weights, parameters, how many are trainable."""
+    parts = {f"block {i}": block for i, block in enumerate(blocks(model), start=1)}
+    parts |= {name: [child] for name, child in model.named_children() if name in CLASSIFIER_NAMES}
+    rows = [parameter_row(name, layers) for name, layers in parts.items()]
+    rows.append(parameter_row("total", [model]))
+    return format_table(["part", "layers", "parameters", "trainable"], rows)
+
+
+def parameter_row(name: str, modules: list[nn.Module]) -> list:
+    """One row of the parameter table."""
+    layers = [m for module in modules for m in module.modules() if list(m.parameters(recurse=False))]
+    trainable = count_parameters(*modules, trainable_only=True)
+    return [name, len(layers), f"{count_parameters(*modules):,}", f"{trainable:,}" if trainable else "frozen"]

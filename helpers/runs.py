@@ -1,0 +1,191 @@
+"""A training run from pictures to a tested model: the recipe of each of the two models, saved and loaded again."""
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from .data import PictureDataset, Splits, eval_transform, make_loaders
+from .models import (
+    SmallCNN,
+    build,
+    count_parameters,
+    freeze_base_layers,
+    load_backbone,
+    load_weights,
+    read_weights,
+    replace_classifier,
+    vgg16_shape,
+)
+from .settings import BadArgument, Setting, best_device, environment, first_line, short
+from .tables import format_table
+from .training import Evaluation, History, evaluate, fit
+
+MODEL_FILE, RUN_FILE = "model.safetensors", "run.json"
+
+
+@dataclass
+class Run:
+    """A trained model, how its training went, and how it did on the test pictures."""
+
+    model: nn.Module
+    about: dict  # network, classes, image_size: what is needed to use the model again
+    history: History
+    summary: dict  # test_accuracy, test_log_loss, parameters, trainable_parameters, epochs, train_seconds
+    test: Evaluation | None = None  # None for a run that was loaded from its folder
+
+
+# ----------------------------------------------------------------------------------- the recipes
+
+
+def train_scratch(splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print) -> Run:
+    """Train `SmallCNN` from random weights, as lesson 01 does."""
+    torch.manual_seed(seed)  # the random start of the weights
+    model = SmallCNN(len(splits.classes))
+    about = {"network": "small_cnn", "classes": splits.classes, "image_size": setting.scratch_size}
+    recipe = {"epochs": setting.scratch_epochs, "learning_rate": 3e-3, "weight_decay": 0.05, "label_smoothing": 0.1}
+    return train(model, about, splits, recipe, seed=seed, folder=folder, report=report)
+
+
+def train_transfer(splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print) -> Run:
+    """Freeze a pretrained backbone, replace its last layer and train the classifier, as lesson 02 does."""
+    torch.manual_seed(seed)  # the random start of the new layer
+    model = load_backbone(setting.backbone, setting.weights)
+    freeze_base_layers(replace_classifier(model, len(splits.classes)))
+    about = {"network": setting.backbone, "classes": splits.classes, "image_size": setting.transfer_size}
+    about["weights"] = short(setting.weights)
+    recipe = {"epochs": setting.transfer_epochs, "learning_rate": 1e-3}
+    return train(model, about, splits, recipe, seed=seed, folder=folder, report=report)
+
+
+def train(model: nn.Module, about: dict, splits: Splits, recipe: dict, *, seed: int, folder, report) -> Run:
+    """Fit the model, keep the best epoch (in `folder`, if one is given), and look at the test pictures once."""
+    if folder is not None:
+        check_writable(folder)
+    train_loader, validation_loader, test_loader = make_loaders(splits, about["image_size"], seed=seed)
+    on_best = partial(save_model, model, about, folder) if folder else lambda: None
+    history = fit(model, train_loader, validation_loader, **recipe, seed=seed, on_best=on_best, report=report)
+    test = evaluate(model, test_loader)
+    summary = {
+        "test_accuracy": test.accuracy,
+        "test_log_loss": test.log_loss,
+        "parameters": count_parameters(model),
+        "trainable_parameters": count_parameters(model, trainable_only=True),
+        "epochs": len(history.rows),
+        "train_seconds": round(history.seconds, 2),
+    }
+    if "weights" in about:
+        summary |= {"backbone": about["network"], "weights": about["weights"]}
+    run = Run(model, about, history, summary, test)
+    if folder:
+        write_json(folder / RUN_FILE, {**about, "seed": seed, "summary": summary, "history": asdict(history)})
+    return run
+
+
+def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print) -> dict[str, Run]:
+    """Both recipes on the same pictures: {"scratch": Run, "transfer": Run}."""
+    runs = {}
+    for name, recipe in {"scratch": train_scratch, "transfer": train_transfer}.items():
+        report(f"{name}:")
+        runs[name] = recipe(splits, setting, seed=seed, folder=folder and folder / name, report=report)
+    return runs
+
+
+def comparison(runs: dict[str, Run], splits: Splits, *, seed: int) -> dict:
+    """What `comparison.json` holds: the data, each run's summary, the seed and the environment."""
+    sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
+    return {
+        "data": {"name": splits.name, "classes": splits.classes, **sizes},
+        "models": {name: run.summary for name, run in runs.items()},
+        "seed": seed,
+        "environment": environment(),
+    }
+
+
+def comparison_table(runs: dict[str, Run]) -> str:
+    """The runs side by side, as text."""
+    rows = [
+        ["test accuracy", *(f"{run.summary['test_accuracy']:.3f}" for run in runs.values())],
+        ["test log loss", *(f"{run.summary['test_log_loss']:.3f}" for run in runs.values())],
+        ["parameters", *(f"{run.summary['parameters']:,}" for run in runs.values())],
+        ["trainable", *(f"{run.summary['trainable_parameters']:,}" for run in runs.values())],
+        ["epochs", *(run.summary["epochs"] for run in runs.values())],
+        ["training time", *(f"{run.summary['train_seconds']:.1f} s" for run in runs.values())],
+    ]
+    return format_table(["", *runs], rows)
+
+
+# ----------------------------------------------------------------------------------- on the disk
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder; raises BadArgument if it can't be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadArgument(f"Can't write into {folder} ({first_line(error)}). Choose another folder.") from error
+
+
+def save_model(model: nn.Module, about: dict, folder: Path) -> None:
+    """Write the weights, and what is needed to build the model again, as one file into `folder`."""
+    state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
+    temporary = folder / f"{MODEL_FILE}.part"
+    save_file(state, temporary, metadata={"about": json.dumps(about)})
+    os.replace(temporary, folder / MODEL_FILE)
+
+
+def load_model(folder: Path) -> tuple[nn.Module, dict]:
+    """The model in a run's folder and what is known about it; raises BadArgument if there is none."""
+    file = Path(folder) / MODEL_FILE
+    state = read_weights(file)
+    try:
+        with safe_open(file, "pt") as opened:
+            about = json.loads(opened.metadata()["about"])
+    except (SafetensorError, TypeError, KeyError) as error:
+        raise BadArgument(f"{file} was not written by a training run of this course.") from error
+    count = len(about["classes"])
+    if about["network"] == "small_cnn":
+        model = SmallCNN(count)
+    else:
+        options = vgg16_shape(state) if about["network"].startswith("vgg16") else {}
+        model = replace_classifier(build(about["network"], **options), count)
+    load_weights(model, state, file)
+    return model, about
+
+
+def load_run(folder: Path) -> Run:
+    """A run from its folder; raises BadArgument if there is no finished run."""
+    file = Path(folder) / RUN_FILE
+    if not file.is_file():
+        raise BadArgument(f"{folder} holds no finished run (no {RUN_FILE}). Train one first.")
+    saved = json.loads(file.read_text())
+    model, about = load_model(folder)
+    return Run(model, about, History(**saved["history"]), saved["summary"])
+
+
+def write_json(file: Path, content: dict) -> None:
+    """Write JSON under a temporary name first, so that the file is whole or not there."""
+    temporary = file.with_name(f"{file.name}.part")
+    temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    os.replace(temporary, file)
+
+
+# --------------------------------------------------------------------------------------- predict
+
+
+def predict(model: nn.Module, about: dict, path: str | Path) -> tuple[str, float]:
+    """The class of the picture in a file, and the probability the model gives it."""
+    size, device = about["image_size"], best_device()
+    picture, _ = PictureDataset([(path, 0)], eval_transform(size), size=size)[0]
+    with torch.inference_mode():
+        probabilities = model.to(device).eval()(picture.unsqueeze(0).to(device)).softmax(1)[0].cpu()
+    return about["classes"][probabilities.argmax()], probabilities.max().item()

@@ -1,0 +1,252 @@
+"""Train and evaluate: `fit`, `evaluate`, and the history of a training run."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from .models import check_freezing
+from .settings import BadArgument, CourseError, best_device
+from .tables import format_table
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("one-cycle", "cosine", "constant")
+
+
+# ------------------------------------------------------------------------------------- evaluate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model says about every picture of a loader, in the loader's order."""
+
+    probabilities: Tensor  # (pictures, classes), float32
+    labels: Tensor  # (pictures,), int64
+
+    @property
+    def predictions(self) -> Tensor:
+        """The most probable class of each picture."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of pictures whose most probable class is the right one, in [0, 1]."""
+        return (self.predictions == self.labels).double().mean().item()
+
+    @property
+    def log_loss(self) -> float:
+        """Mean over pictures of −ln(probability of the right class), in nats."""
+        right = self.probabilities[torch.arange(len(self.labels)), self.labels]
+        return -right.double().clamp_min(1e-12).log().mean().item()
+
+    def __repr__(self) -> str:
+        return f"accuracy {self.accuracy:.3f}, log loss {self.log_loss:.3f} on {len(self.labels)} pictures"
+
+
+def evaluate(model: nn.Module, loader: DataLoader, *, device: torch.device | None = None) -> Evaluation:
+    """Show the model every picture once, in eval mode and without gradients.
+
+    Raises CourseError if the loader leaves pictures out, as one with drop_last does.
+    """
+    device = device or best_device()
+    model.to(device).eval()
+    logits, labels = [], []
+    with torch.inference_mode(), autocast(device):
+        for pictures, batch_labels in loader:
+            logits.append(model(to_device(pictures, device)).float().cpu())
+            labels.append(batch_labels)
+    evaluation = Evaluation(torch.cat(logits).softmax(1), torch.cat(labels))
+    seen, expected = len(evaluation.labels), len(loader.dataset)
+    if seen != expected:
+        raise CourseError(f"The loader gave {seen} of {expected} pictures. Is drop_last on?")
+    return evaluation
+
+
+def to_device(pictures: Tensor, device: torch.device) -> Tensor:
+    """Pictures on the device, channels last in memory, the order in which convolutions are fastest."""
+    layout = torch.channels_last if pictures.dim() == 4 else torch.contiguous_format
+    return pictures.to(device, non_blocking=True, memory_format=layout)
+
+
+# ------------------------------------------------------------------------------------------ fit
+
+
+@dataclass
+class History:
+    """One row for each epoch of a training run; prints as a table and plots itself."""
+
+    rows: list[dict] = field(default_factory=list)
+    best_epoch: int = 0
+
+    def is_best(self) -> bool:
+        """True if the last epoch has the lowest validation loss so far; it is then `best_epoch`."""
+        if self.rows[-1]["validation_loss"] > min(row["validation_loss"] for row in self.rows):
+            return False
+        self.best_epoch = self.rows[-1]["epoch"]
+        return True
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took, validation included."""
+        return sum(row["seconds"] for row in self.rows)
+
+    def __repr__(self) -> str:
+        shown = [
+            [f"{row['epoch']}{' *' if row['epoch'] == self.best_epoch else '  '}"]
+            + [f"{row[key]:.3f}" for key in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")]
+            for row in self.rows
+        ]
+        header = ["epoch", "train loss", "train accuracy", "validation loss", "validation accuracy"]
+        return format_table(header, shown) + "\n* kept: the lowest validation loss"
+
+    def plot(self, title: str = "Learning curves"):
+        """The learning curves as a matplotlib figure."""
+        from .plots import learning_curves  # here, because only a reader who plots needs matplotlib
+
+        return learning_curves({title: self})
+
+
+def fit(
+    model: nn.Module,
+    train_loader: DataLoader,
+    validation_loader: DataLoader,
+    *,
+    epochs: int,
+    learning_rate: float = 1e-3,
+    optimizer: str = "adamw",
+    schedule: str = "one-cycle",
+    weight_decay: float = 0.01,
+    label_smoothing: float = 0.0,
+    seed: int = 0,
+    device: torch.device | None = None,
+    on_best: Callable[[], None] = lambda: None,
+    report: Callable[[str], None] = print,
+) -> History:
+    """Train the layers that are not frozen; the model ends with the weights of its best validation epoch.
+
+    The best epoch is the one with the lowest validation loss; `on_best` is called after each new best, to save it.
+    Ctrl-C keeps the best weights so far in the model and raises KeyboardInterrupt.
+    Raises BadArgument for a wrong option, or a freezing mistake that PyTorch would accept in silence.
+    """
+    check_freezing(model)
+    device = device or best_device()
+    model.to(device, memory_format=torch.channels_last)
+    torch.manual_seed(seed)
+    if train_loader.generator is not None:
+        train_loader.generator.manual_seed(seed)  # so that a second call sees the same order
+    optimizer = make_optimizer(model, optimizer, learning_rate, weight_decay)
+    scheduler = make_schedule(optimizer, schedule, epochs * len(train_loader))
+    scaler = torch.amp.GradScaler(device.type, enabled=fast_precision(device) == torch.float16)
+    history, best = History(), {}
+    try:
+        for epoch in range(1, epochs + 1):
+            start = time.perf_counter()
+            row = train_one_epoch(model, train_loader, optimizer, scheduler, scaler, device, label_smoothing)
+            result = evaluate(model, validation_loader, device=device)
+            row |= {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
+            history.rows.append({"epoch": epoch, **row, "seconds": time.perf_counter() - start})
+            report(epoch_line(history.rows[-1], epochs))
+            if history.is_best():
+                best = {key: value.cpu().clone() for key, value in model.state_dict().items()}
+                on_best()
+    except KeyboardInterrupt:
+        report(f"Stopped in epoch {len(history.rows) + 1}. Kept: the best weights, from epoch {history.best_epoch}.")
+        raise
+    finally:
+        model.load_state_dict(best or model.state_dict())
+    return history
+
+
+def train_one_epoch(model, loader, optimizer, scheduler, scaler, device, label_smoothing=0.0) -> dict:
+    """Learn from every picture once; returns the means over pictures on the way."""
+    model.train()
+    loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    for pictures, labels in loader:
+        labels = labels.to(device, non_blocking=True)
+        with autocast(device):
+            logits = model(to_device(pictures, device))
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+        # A mean over batches would give the pictures of a small last batch more weight.
+        loss_sum += loss.detach() * len(labels)
+        correct += (logits.detach().argmax(1) == labels).sum()
+        seen += len(labels)
+    if not loss_sum.isfinite():
+        raise CourseError("The training loss is no longer a finite number. Choose a lower learning rate.")
+    return {"train_loss": loss_sum.item() / seen, "train_accuracy": correct.item() / seen}
+
+
+def make_optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum, over the parameters that are not frozen."""
+    if name not in OPTIMIZERS:
+        raise BadArgument(f"Unknown optimizer {name!r}. Choose one of: {', '.join(OPTIMIZERS)}.")
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise BadArgument("Every parameter is frozen, so nothing can be trained. Replace the classifier or unfreeze.")
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """How the learning rate changes from batch to batch; `steps` is the number of batches in all."""
+    if name not in SCHEDULES:
+        raise BadArgument(f"Unknown schedule {name!r}. Choose one of: {', '.join(SCHEDULES)}.")
+    highest = optimizer.param_groups[0]["lr"]
+    if name == "one-cycle":  # up for the first quarter, then down to nearly nothing (arXiv:1708.07120)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps + 1, pct_start=0.25)
+    if name == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def epoch_line(row: dict, epochs: int) -> str:
+    """One epoch as one line of text."""
+    return (
+        f"epoch {row['epoch']:2d}/{epochs}  "
+        f"train loss {row['train_loss']:.3f}, accuracy {row['train_accuracy']:.3f}  "
+        f"validation loss {row['validation_loss']:.3f}, accuracy {row['validation_accuracy']:.3f}  "
+        f"({row['seconds']:.1f} s)"
+    )
+
+
+# ------------------------------------------------------------------------------ mixed precision
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """The context in which convolutions and matrix products use the fast precision, where there is one."""
+    dtype = fast_precision(device)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def fast_precision(device: torch.device) -> torch.dtype | None:
+    """bfloat16 on recent CUDA cards and CPUs that are faster with it, float16 on older cards, else None."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and bfloat16_pays() else None
+
+
+@lru_cache
+def bfloat16_pays() -> bool:
+    """True if this CPU multiplies matrices in bfloat16 at least twice as fast as in float32 (measured, 0.1 s)."""
+    # CPUs with matrix units (AMX) are several times faster, all others several times slower.
+    return matmul_seconds(torch.float32) > 2 * matmul_seconds(torch.bfloat16)
+
+
+def matmul_seconds(dtype: torch.dtype) -> float:
+    """The shortest of five times of a 768×768 matrix product."""
+    matrix, times = torch.ones(768, 768, dtype=dtype), []
+    for _ in range(5):
+        start = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - start)
+    return min(times)
