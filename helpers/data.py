@@ -51,8 +51,7 @@ ARCHIVES = {
         68_606_236,
     ),
     "photos-full": Archive(
-        "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/"
-        "kagglecatsanddogs_5340.zip",
+        "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
         "PetImages",
         {},
     ),

@@ -29,7 +29,7 @@ class SmallCNN(nn.Module):
     Input: (batch, 3, height, width), 32 px or more a side. Output: (batch, num_classes) logits.
     """
 
-    def __init__(self, num_classes: int = 2, *, channels=(32, 64, 128, 256, 256), dropout: float = 0.2):
+    def __init__(self, num_classes: int = 2, *, channels=(16, 32, 64, 128, 256), dropout: float = 0.2):
         super().__init__()
         sizes = [3, *channels]
         self.features = nn.Sequential(*[conv_block(a, b) for a, b in pairwise(sizes)])

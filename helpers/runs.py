@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -36,22 +36,35 @@ class Run:
     """A trained model, how its training went, and how it did on the test pictures."""
 
     model: nn.Module
-    about: dict  # network, classes, image_size: what is needed to use the model again
+    about: dict  # network, classes, image_size, seed, and weights if pretrained
     history: History
-    summary: dict  # test_accuracy, test_log_loss, parameters, trainable_parameters, epochs, train_seconds
-    test: Evaluation | None = None  # None for a run that was loaded from its folder
+    test: Evaluation | None = None  # None for a run that was loaded from its folder, which has the summary alone
+    summary: dict = field(default_factory=dict)  # the numbers that a comparison shows
+
+    def __post_init__(self):
+        self.summary = self.summary or summarise(self.model, self.about, self.history, self.test)
 
 
 # ----------------------------------------------------------------------------------- the recipes
+
+# Found on the validation pictures of `sample` and `photos`; the epochs stand in the setting.
+SCRATCH_RECIPE = {"learning_rate": 3e-3, "weight_decay": 0.05, "label_smoothing": 0.1}
+# VGG16's classifier has three large layers, which learn safely at a lower rate than one small new layer.
+TRANSFER_RECIPES = {
+    "vgg16": {"learning_rate": 3e-4},
+    "vgg16_bn": {"learning_rate": 3e-4},
+    "squeezenet1_1": {"learning_rate": 3e-3},
+    "resnet18": {"learning_rate": 3e-3},
+}
 
 
 def train_scratch(splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print) -> Run:
     """Train `SmallCNN` from random weights, as lesson 01 does."""
     torch.manual_seed(seed)  # the random start of the weights
     model = SmallCNN(len(splits.classes))
-    about = {"network": "small_cnn", "classes": splits.classes, "image_size": setting.scratch_size}
-    recipe = {"epochs": setting.scratch_epochs, "learning_rate": 3e-3, "weight_decay": 0.05, "label_smoothing": 0.1}
-    return train(model, about, splits, recipe, seed=seed, folder=folder, report=report)
+    about = {"network": "small_cnn", "classes": splits.classes, "image_size": setting.scratch_size, "seed": seed}
+    recipe = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE}
+    return train(model, about, splits, recipe, folder=folder, report=report)
 
 
 def train_transfer(splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print) -> Run:
@@ -59,20 +72,27 @@ def train_transfer(splits: Splits, setting: Setting, *, seed: int = 0, folder: P
     torch.manual_seed(seed)  # the random start of the new layer
     model = load_backbone(setting.backbone, setting.weights)
     freeze_base_layers(replace_classifier(model, len(splits.classes)))
-    about = {"network": setting.backbone, "classes": splits.classes, "image_size": setting.transfer_size}
+    about = {"network": setting.backbone, "classes": splits.classes, "image_size": setting.transfer_size, "seed": seed}
     about["weights"] = short(setting.weights)
-    recipe = {"epochs": setting.transfer_epochs, "learning_rate": 1e-3}
-    return train(model, about, splits, recipe, seed=seed, folder=folder, report=report)
+    recipe = {"epochs": setting.transfer_epochs, **TRANSFER_RECIPES[setting.backbone]}
+    return train(model, about, splits, recipe, folder=folder, report=report)
 
 
-def train(model: nn.Module, about: dict, splits: Splits, recipe: dict, *, seed: int, folder, report) -> Run:
+def train(model: nn.Module, about: dict, splits: Splits, recipe: dict, *, folder: Path | None, report=print) -> Run:
     """Fit the model, keep the best epoch (in `folder`, if one is given), and look at the test pictures once."""
-    if folder is not None:
+    if folder:
         check_writable(folder)
-    train_loader, validation_loader, test_loader = make_loaders(splits, about["image_size"], seed=seed)
+    train_loader, validation_loader, test_loader = make_loaders(splits, about["image_size"], seed=about["seed"])
     on_best = partial(save_model, model, about, folder) if folder else lambda: None
-    history = fit(model, train_loader, validation_loader, **recipe, seed=seed, on_best=on_best, report=report)
-    test = evaluate(model, test_loader)
+    history = fit(model, train_loader, validation_loader, **recipe, seed=about["seed"], on_best=on_best, report=report)
+    run = Run(model, about, history, test=evaluate(model, test_loader))
+    if folder:
+        save_run(run, folder)
+    return run
+
+
+def summarise(model: nn.Module, about: dict, history: History, test: Evaluation) -> dict:
+    """The numbers of a run that a comparison shows."""
     summary = {
         "test_accuracy": test.accuracy,
         "test_log_loss": test.log_loss,
@@ -81,12 +101,7 @@ def train(model: nn.Module, about: dict, splits: Splits, recipe: dict, *, seed: 
         "epochs": len(history.rows),
         "train_seconds": round(history.seconds, 2),
     }
-    if "weights" in about:
-        summary |= {"backbone": about["network"], "weights": about["weights"]}
-    run = Run(model, about, history, summary, test)
-    if folder:
-        write_json(folder / RUN_FILE, {**about, "seed": seed, "summary": summary, "history": asdict(history)})
-    return run
+    return summary | ({"backbone": about["network"], "weights": about["weights"]} if "weights" in about else {})
 
 
 def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print) -> dict[str, Run]:
@@ -143,6 +158,13 @@ def save_model(model: nn.Module, about: dict, folder: Path) -> None:
     os.replace(temporary, folder / MODEL_FILE)
 
 
+def save_run(run: Run, folder: Path) -> None:
+    """Write the run into `folder`: the model, and its history and summary as JSON."""
+    check_writable(folder)
+    save_model(run.model, run.about, folder)
+    write_json(folder / RUN_FILE, {"summary": run.summary, "history": asdict(run.history)})
+
+
 def load_model(folder: Path) -> tuple[nn.Module, dict]:
     """The model in a run's folder and what is known about it; raises BadArgument if there is none."""
     file = Path(folder) / MODEL_FILE
@@ -169,7 +191,7 @@ def load_run(folder: Path) -> Run:
         raise BadArgument(f"{folder} holds no finished run (no {RUN_FILE}). Train one first.")
     saved = json.loads(file.read_text())
     model, about = load_model(folder)
-    return Run(model, about, History(**saved["history"]), saved["summary"])
+    return Run(model, about, History(**saved["history"]), summary=saved["summary"])
 
 
 def write_json(file: Path, content: dict) -> None:

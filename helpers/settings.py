@@ -11,6 +11,7 @@ import torchvision
 COURSE_ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = COURSE_ROOT / "data" / "sample"
 DOWNLOADS = COURSE_ROOT / "data" / "downloads"
+RUNS = COURSE_ROOT / "runs"  # where the lessons leave their models for one another
 
 
 class CourseError(Exception):
@@ -39,7 +40,7 @@ class Setting:
 
 SETTINGS = {
     "sample": Setting("sample", 96, 96, 16, 6, weights=str(SAMPLE / "vgg16_slim.safetensors")),
-    "photos": Setting("photos", 128, 224, 30, 5),
+    "photos": Setting("photos", 128, 224, 30, 6),
     "photos-full": Setting("photos-full", 128, 224, 15, 3),
 }
 SLIM_WEIGHTS = {"vgg16": "vgg16_slim.safetensors", "vgg16_bn": "vgg16_bn_slim.safetensors"}

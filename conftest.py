@@ -1,0 +1,32 @@
+"""What every test run shares: the notebooks' tolerance, sanitize file and kernel environment."""
+
+import os
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from nbval.plugin import IPyNbCell
+
+ROOT = Path(__file__).resolve().parent
+# The folders, not a package called "tests": some published wheels install a package of that name.
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
+
+from notebooks import sample_environment  # noqa: E402  (tools/notebooks.py, found through the line above)
+
+pytest_plugins = ["nbval_tolerance", "pytester"]
+
+
+def pytest_configure(config):
+    """Name the sanitize file by its full path: nbval would look for it in pytest's working folder."""
+    if config.option.nbval_sanitize_with is None:
+        config.option.nbval_sanitize_with = str(ROOT / "tests" / "nbval_sanitize.cfg")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """Start the notebooks' kernels in the sample setting; all other tests keep the user's environment."""
+    if not isinstance(item, IPyNbCell):
+        return (yield)
+    with mock.patch.dict(os.environ, sample_environment(), clear=True):
+        return (yield)
