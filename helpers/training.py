@@ -202,8 +202,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> to
     if name not in SCHEDULES:
         raise BadArgument(f"Unknown schedule {name!r}. Choose one of: {', '.join(SCHEDULES)}.")
     highest = optimizer.param_groups[0]["lr"]
-    if name == "one-cycle":  # up for the first quarter, then down to nearly nothing (arXiv:1708.07120)
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps + 1, pct_start=0.25)
+    if name == "one-cycle":  # up for the first 30 %, then down to nearly nothing (arXiv:1708.07120)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps + 1, pct_start=0.3)
     if name == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

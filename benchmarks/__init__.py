@@ -1,0 +1,1 @@
+"""Measurements of the course, by command; their results lie in `results/`."""

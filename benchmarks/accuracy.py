@@ -1,0 +1,108 @@
+"""Measure both models over several seeds, and write `results/`.
+
+python -m benchmarks.accuracy --data sample --seeds 0 1 2 3 4
+python -m benchmarks.accuracy --data photos --backbone squeezenet1_1 --weights FILE --seeds 0 1 2
+python -m benchmarks.accuracy --table        only write the table anew from the JSON files
+"""
+
+import argparse
+import json
+from datetime import date
+from pathlib import Path
+from statistics import mean, stdev
+
+from helpers.data import load_splits
+from helpers.plots import learning_curves
+from helpers.runs import compare, comparison, write_json
+from helpers.settings import choose_setting
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+BEGIN, END = "<!-- written by python -m benchmarks.accuracy -->", "<!-- end -->"
+
+
+def main() -> None:
+    """Measure one setting (unless --table) and write the table."""
+    options = read_options()
+    if not options.table:
+        measure(options)
+    for page in (RESULTS / "README.md", ROOT / "README.md"):
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        page.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
+
+
+def read_options() -> argparse.Namespace:
+    """The command line; the options are those of `python -m helpers compare`."""
+    parser = argparse.ArgumentParser(description="Measure both models over several seeds.")
+    parser.add_argument("--data", default="sample")
+    parser.add_argument("--backbone")
+    parser.add_argument("--weights")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--table", action="store_true")
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> None:
+    """One comparison for each seed; the file is written after each, so that a stopped run loses little."""
+    setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
+    name = f"accuracy_{setting.name}_{setting.backbone}.json"
+    comparisons = []
+    for seed in options.seeds:
+        splits = load_splits(setting, seed=seed)
+        print(f"seed {seed}")
+        runs = compare(splits, setting, seed=seed)
+        comparisons.append(comparison(runs, splits, seed=seed))
+        if seed == options.seeds[0]:
+            draw(runs, RESULTS / f"comparison_{setting.name}.png")
+        write_json(RESULTS / name, {"date": date.today().isoformat(), "runs": comparisons})
+
+
+def draw(runs: dict, file: Path) -> None:
+    """The learning curves of one seed, side by side."""
+    accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
+    learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies).savefig(file, dpi=110)
+
+
+def table() -> str:
+    """All JSON files of this benchmark as Markdown: a row for each model."""
+    rows = [
+        "| pictures | model | seeds | test accuracy ± deviation (lowest to highest) | log loss | trained parameters "
+        "| epochs | training time, median |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    notes = []
+    for file in sorted(RESULTS.glob("accuracy_*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        rows += [row(content["runs"], model) for model in ("scratch", "transfer")]
+        notes.append(note(file, content))
+    return "\n".join([*rows, "", *notes, ""])
+
+
+def row(runs: list[dict], model: str) -> str:
+    """One model over all seeds."""
+    results, data = [run["models"][model] for run in runs], runs[0]["data"]
+    accuracy = [result["test_accuracy"] for result in results]
+    spread = f" ± {stdev(accuracy):.1%}" if len(accuracy) > 1 else ""
+    first, seconds = results[0], sorted(result["train_seconds"] for result in results)
+    name = "SmallCNN from scratch" if model == "scratch" else f"{first['backbone']} transferred ({first['weights']})"
+    return (
+        f"| `{data['name']}`: {data['train']:,} / {data['validation']:,} / {data['test']:,} | {name} "
+        f"| {', '.join(str(run['seed']) for run in runs)} "
+        f"| **{mean(accuracy):.1%}**{spread} ({min(accuracy):.1%} to {max(accuracy):.1%}) "
+        f"| {mean(result['test_log_loss'] for result in results):.3f} | {first['trainable_parameters']:,} "
+        f"| {first['epochs']} | {seconds[len(seconds) // 2]:.0f} s |"
+    )
+
+
+def note(file: Path, content: dict) -> str:
+    """Where and when a file was measured."""
+    where = content["runs"][0]["environment"]
+    return (
+        f"- `{file.name}`: {content['date']}, {where['device']}, {where['cpu']}, {where['threads']} threads, "
+        f"Python {where['python']}, torch {where['torch']}, torchvision {where['torchvision']}."
+    )
+
+
+if __name__ == "__main__":
+    main()
