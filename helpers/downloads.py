@@ -78,7 +78,7 @@ def unpack(archive: Path, target: Path) -> Path:
             zipped.extractall(temporary)  # checks every CRC, and keeps every name inside the folder
         temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         os.replace(temporary, target)
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted
         raise CourseError(
             f"{archive} is damaged ({first_line(error)}). Delete it and run again to fetch it anew."
         ) from error

@@ -46,7 +46,7 @@ def test_the_script_draws_the_committed_pictures(split, folder, index):
     drawn = pixels(draw.draw_animal(draw.FOLDERS[folder], (draw.SEED, split, index)))
     stored = pixels(Image.open(SAMPLE / split / folder / f"{index:03d}.jpg"))
     other = pixels(Image.open(SAMPLE / split / folder / f"{index - 1 if index else 1:03d}.jpg"))
-    assert abs(drawn - stored).mean() < 6  # what JPEG at this quality loses, and Pillow's versions differ in
+    assert abs(drawn - stored).mean() < 10  # what JPEG at this quality loses, and Pillow's versions differ in
     assert abs(drawn - other).mean() > 20
 
 

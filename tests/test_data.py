@@ -1,0 +1,243 @@
+"""From folders to splits to tensors, against PIL, numpy and torchvision's older transforms."""
+
+import sys
+import zipfile
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms as v1
+
+from helpers import data
+from helpers.settings import BadArgument, CourseError, choose_setting
+
+
+def picture(path, *, size=(40, 30), seed=0, **options):
+    """A picture of random colours in a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = numpy.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=numpy.uint8)
+    Image.fromarray(noise).save(path, **options)
+    return path
+
+
+def class_folders(folder, **counts):
+    """One folder a class with so many pictures."""
+    for name, count in counts.items():
+        for i in range(count):
+            picture(folder / name / f"{i}.png", seed=i)
+    return folder
+
+
+def read(folder, seed=0):
+    return data.load_splits(choose_setting(str(folder)), seed=seed)
+
+
+def sizes(splits):
+    return len(splits.train), len(splits.validation), len(splits.test)
+
+
+# ---- splits
+
+
+def test_class_folders_are_cut_into_three_stratified_splits(tmp_path):
+    splits = read(class_folders(tmp_path, ants=20, bees=40, wasps=10))
+    assert splits.classes == ["ants", "bees", "wasps"]
+    assert sizes(splits) == (45, 11, 14)
+    for part in (splits.train, splits.validation, splits.test):
+        assert {label for _, label in part} == {0, 1, 2}
+    paths = [path for part in (splits.train, splits.validation, splits.test) for path, _ in part]
+    assert len(set(paths)) == len(paths) == 70
+    assert all(path.parent.name == splits.classes[label] for path, label in splits.train)
+
+
+def test_the_cut_follows_the_seed(tmp_path):
+    class_folders(tmp_path, ants=20, bees=20)
+    assert read(tmp_path, seed=1) == read(tmp_path, seed=1)
+    assert read(tmp_path, seed=1) != read(tmp_path, seed=2)
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_given_splits_are_kept(tmp_path, name):
+    for split, count in {"train": 6, name: 2, "test": 3}.items():
+        class_folders(tmp_path / split, a=count, b=count)
+    assert sizes(read(tmp_path)) == (12, 4, 6)
+
+
+def test_a_missing_validation_split_is_cut_from_train(tmp_path):
+    for split, count in {"train": 10, "test": 3}.items():
+        class_folders(tmp_path / split, a=count, b=count)
+    splits = read(tmp_path)
+    assert sizes(splits) == (16, 4, 6)
+    assert {path.parent.parent.name for path, _ in splits.validation} == {"train"}
+
+
+def test_the_published_archive_keeps_its_validation_folder_for_the_test(tmp_path, monkeypatch):
+    source = tmp_path / "source" / "cats_and_dogs_filtered"
+    for split, count in {"train": 10, "validation": 4}.items():
+        class_folders(source / split, cats=count, dogs=count)
+    with zipfile.ZipFile(tmp_path / "cats_and_dogs_filtered.zip", "w") as zipped:
+        for file in source.rglob("*.png"):
+            zipped.write(file, file.relative_to(source.parent))
+    monkeypatch.setenv("COURSE_ARCHIVES", str(tmp_path))
+    monkeypatch.setattr(data, "DOWNLOADS", tmp_path / "downloads")
+    splits = data.load_splits(choose_setting("photos"))
+    assert sizes(splits) == (16, 4, 8)
+    assert {path.parent.parent.name for path, _ in splits.test} == {"validation"}
+    assert {path.parent.parent.name for path, _ in splits.train + splits.validation} == {"train"}
+
+
+def test_the_real_archive_has_its_published_sizes(monkeypatch):
+    monkeypatch.setenv("COURSE_SETTING", "photos")
+    if data.find_archive("cats_and_dogs_filtered.zip") is None:
+        pytest.skip("needs COURSE_ARCHIVES with cats_and_dogs_filtered.zip")
+    splits = data.load_splits(choose_setting())
+    assert splits.classes == ["cats", "dogs"]
+    assert sizes(splits) == (1600, 400, 1000)
+
+
+def test_hidden_folders_and_files_are_no_classes_and_no_pictures(tmp_path):
+    class_folders(tmp_path, a=5, b=5)
+    picture(tmp_path / ".ipynb_checkpoints" / "0.png")
+    picture(tmp_path / "__MACOSX" / "0.png")
+    picture(tmp_path / "a" / "._0.png")
+    (tmp_path / "a" / ".DS_Store").write_text("x")
+    splits = read(tmp_path)
+    assert splits.classes == ["a", "b"]
+    assert sum(sizes(splits)) == 10
+
+
+def test_files_that_are_no_pictures_are_left_out_and_named(tmp_path):
+    class_folders(tmp_path, a=5, b=5)
+    (tmp_path / "a" / "text.jpg").write_text("not a picture")
+    splits = read(tmp_path)
+    assert sum(sizes(splits)) == 10
+    assert "left out, not readable: 1" in str(splits)
+    assert "text.jpg" in str(splits)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({}, "0 class folders"),
+        ({"a": 5}, "1 class folders .a."),
+        ({"a": 5, "b": 1}, "Class 'b'.* 1 readable pictures.*at least three"),
+        ({"a": 5, "b": 2}, "Class 'b'.* 2 readable pictures"),
+    ],
+)
+def test_folders_that_cannot_be_used_are_explained(tmp_path, counts, message):
+    with pytest.raises(BadArgument, match=message) as caught:
+        read(class_folders(tmp_path, **counts))
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(BadArgument, match=r"neither a setting .sample, photos, photos-full. nor a folder"):
+        choose_setting(str(tmp_path / "missing"))
+
+
+# ---- pictures
+
+
+def saved(tmp_path, image, name, **options):
+    image.save(tmp_path / name, **options)
+    return data.load_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "CMYK", "LA", "RGBA"])
+def test_every_mode_becomes_rgb_as_pillow_would_show_it(tmp_path, mode):
+    base = Image.open(picture(tmp_path / "base.png")).convert("RGB")
+    image = base.convert(mode)
+    loaded = saved(tmp_path, image, "x.tif" if mode == "CMYK" else "x.png")
+    assert loaded.mode == "RGB"
+    expected = numpy.asarray(image.convert("RGB"), dtype=int)
+    assert abs(numpy.asarray(loaded, dtype=int) - expected).max() <= 1
+
+
+def test_transparent_becomes_white(tmp_path):
+    clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    assert saved(tmp_path, clear, "clear.png").getpixel((3, 3)) == (255, 255, 255)
+    half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
+    assert saved(tmp_path, half, "half.png").getpixel((3, 3))[0] == pytest.approx(127, abs=1)
+    palette = Image.new("P", (8, 8), 0)
+    assert saved(tmp_path, palette, "palette.png", transparency=0).getpixel((3, 3)) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
+    values = numpy.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(numpy.uint16)
+    loaded = saved(tmp_path, Image.fromarray(values), "deep.png")
+    assert loaded.mode == "RGB"
+    assert abs(numpy.asarray(loaded)[..., 0].astype(float) - values / 257).max() <= 1
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert data.load_picture(tmp_path / "moving.gif").getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_turned_pictures_are_put_upright(tmp_path):
+    image = Image.new("RGB", (40, 20), "black")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    assert saved(tmp_path, image, "turned.jpg", exif=exif).size == (20, 40)
+
+
+def test_what_cannot_be_decoded_is_named(tmp_path):
+    (tmp_path / "text.jpg").write_text("not a picture")
+    whole = picture(tmp_path / "whole.jpg", size=(300, 300))
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:2000])
+    for name in ("text.jpg", "cut.jpg", "missing.jpg"):
+        with pytest.raises(CourseError, match=f"{name} can't be read as a picture"):
+            data.load_picture(tmp_path / name)
+
+
+def test_a_large_jpeg_is_decoded_smaller_but_never_too_small(tmp_path):
+    file = picture(tmp_path / "large.jpg", size=(1600, 1200))
+    assert data.load_picture(file).size == (1600, 1200)
+    smaller = data.load_picture(file, at_least=200).size
+    assert 200 <= min(smaller) < 600
+
+
+# ---- tensors
+
+
+def test_eval_transform_equals_the_older_transforms(tmp_path):
+    image = Image.open(picture(tmp_path / "x.png", size=(90, 60))).convert("RGB")
+    steps = [v1.Resize(32), v1.CenterCrop(32), v1.ToTensor(), v1.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
+    torch.testing.assert_close(data.eval_transform(32)(image).as_subclass(torch.Tensor), v1.Compose(steps)(image))
+
+
+def test_denormalise_undoes_the_normalisation(tmp_path):
+    image = Image.open(picture(tmp_path / "x.png", size=(32, 32))).convert("RGB")
+    restored = data.denormalise(data.eval_transform(32)(image))
+    torch.testing.assert_close(restored.as_subclass(torch.Tensor), v1.ToTensor()(image))
+
+
+def test_loaders_show_every_picture_once_and_repeat_by_seed(tmp_path):
+    splits = read(class_folders(tmp_path, a=30, b=25))
+
+    def epoch(seed, augment=False, part=0):
+        loader = data.make_loaders(splits, 32, batch_size=8, augment=augment, seed=seed)[part]
+        batches = list(loader)
+        return torch.cat([pictures for pictures, _ in batches]), torch.cat([labels for _, labels in batches])
+
+    pictures, labels = epoch(0)
+    assert pictures.shape == (len(splits.train), 3, 32, 32)
+    assert sorted(labels.tolist()) == [label for _, label in splits.train]
+    assert torch.equal(epoch(0)[0], pictures)
+    assert not torch.equal(epoch(1)[1], labels)
+    for part, expected in ((1, splits.validation), (2, splits.test)):
+        assert epoch(0, part=part)[1].tolist() == [label for _, label in expected]
+    torch.manual_seed(0)
+    assert not torch.equal(epoch(0, augment=True)[0], epoch(0, augment=True)[0])
+
+
+def test_no_worker_processes_where_they_could_hang(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert data.default_workers(400) == 0
+    assert data.default_workers(5000) >= 1
+    for platform in ("win32", "darwin"):
+        monkeypatch.setattr(sys, "platform", platform)
+        assert data.default_workers(5000) == 0
