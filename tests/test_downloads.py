@@ -98,7 +98,7 @@ def test_an_archive_is_unpacked_whole_even_by_two_at_once(tmp_path):
 def test_a_damaged_archive_leaves_no_folder(tmp_path):
     archive = make_zip(tmp_path / "a.zip")
     whole = archive.read_bytes()
-    flipped = whole[:60] + bytes([whole[60] ^ 0xFF]) + whole[61:]  # inside the first file's compressed bytes
+    flipped = whole[:46] + bytes([whole[46] ^ 0xFF]) + whole[47:]  # inside the first file's compressed bytes
     for content in (whole[:-2000], flipped, b"<html>"):
         archive.write_bytes(content)
         with pytest.raises(CourseError, match=r"a.zip is damaged"):
