@@ -39,7 +39,7 @@ class Setting:
 
 
 SETTINGS = {
-    "sample": Setting("sample", 96, 96, 8, 5, weights=str(SAMPLE / "vgg16_slim.safetensors")),
+    "sample": Setting("sample", 64, 96, 14, 5, weights=str(SAMPLE / "vgg16_slim.safetensors")),
     "photos": Setting("photos", 128, 224, 30, 6),
     "photos-full": Setting("photos-full", 128, 224, 15, 3),
 }
