@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 import requests
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .settings import BadArgument, CourseError, first_line
 
