@@ -73,8 +73,15 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=default)
     command.add_argument("--backbone", help=f"{', '.join(BACKBONES)}; default: COURSE_BACKBONE, else vgg16")
     command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
-    command.add_argument("--seed", type=int, default=0, help="default: 0")
+    command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
     command.add_argument("--out", metavar="DIR", type=Path, help="default: runs/compare, runs/scratch or runs/transfer")
+
+
+def seed_number(text: str) -> int:
+    """A seed that torch accepts."""
+    if not -(2**63) <= int(text) < 2**63:
+        raise ValueError(text)
+    return int(text)
 
 
 def prepare(options: argparse.Namespace, default: str):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -99,6 +99,8 @@ def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
 
 def read_folder(folder: Path, *, name: str, seed: int = 0, split_folders=SPLIT_FOLDERS) -> Splits:
     """Splits from `folder`: split folders with class folders inside, or class folders directly."""
+    if not folder.is_dir():
+        raise BadArgument(f"There is no folder {folder}.")
     found, left_out = {}, []
     parts = {s: folder / n for s, names in split_folders.items() for n in names if (folder / n).is_dir()}
     for split, part in (parts or {"all": folder}).items():
@@ -128,7 +130,7 @@ def is_picture(file: Path) -> bool:
     try:
         with Image.open(file):
             return True
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
 
 
@@ -194,7 +196,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I") or picture.mode == "F":
         values = numpy.asarray(picture, dtype=numpy.float32)
         # Pillow's own conversion would cut 16-bit values off at 255 instead of scaling them.
-        scale = 255 / 65535 if values.max() > 255 else 1
+        scale = 255 / 65535 if picture.mode.startswith("I;16") or values.max() > 255 else 1
         return Image.fromarray((values * scale).clip(0, 255).astype(numpy.uint8)).convert("RGB")
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")

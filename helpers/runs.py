@@ -106,6 +106,7 @@ def summarise(model: nn.Module, about: dict, history: History, test: Evaluation)
 
 def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print) -> dict[str, Run]:
     """Both recipes on the same pictures: {"scratch": Run, "transfer": Run}."""
+    load_backbone(setting.backbone, setting.weights)  # a wrong name or file should show before the first training
     runs = {}
     for name, recipe in {"scratch": train_scratch, "transfer": train_transfer}.items():
         report(f"{name}:")
@@ -154,8 +155,11 @@ def save_model(model: nn.Module, about: dict, folder: Path) -> None:
     """Write the weights, and what is needed to build the model again, as one file into `folder`."""
     state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
     temporary = folder / f"{MODEL_FILE}.part"
-    save_file(state, temporary, metadata={"about": json.dumps(about)})
-    os.replace(temporary, folder / MODEL_FILE)
+    try:
+        save_file(state, temporary, metadata={"about": json.dumps(about)})
+        os.replace(temporary, folder / MODEL_FILE)
+    finally:
+        temporary.unlink(missing_ok=True)  # Ctrl-C may come between the two
 
 
 def save_run(run: Run, folder: Path) -> None:

@@ -150,10 +150,10 @@ def fit(
             result = evaluate(model, validation_loader, device=device)
             row |= {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
             history.rows.append({"epoch": epoch, **row, "seconds": time.perf_counter() - start})
-            report(epoch_line(history.rows[-1], epochs))
             if history.is_best():
                 best = {key: value.cpu().clone() for key, value in model.state_dict().items()}
                 on_best()
+            report(epoch_line(history.rows[-1], epochs))  # last: what the reader sees is then kept
     except KeyboardInterrupt:
         report(f"Stopped in epoch {len(history.rows) + 1}. Kept: the best weights, from epoch {history.best_epoch}.")
         raise

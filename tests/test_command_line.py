@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from helpers import data, models, settings
+from helpers import data, models, runs, settings
 from helpers.__main__ import main
-from helpers.runs import load_model, load_run
+from helpers.runs import load_model, load_run, train_scratch
 
 TINY = {"scratch_size": 32, "transfer_size": 32, "scratch_epochs": 2, "transfer_epochs": 2}
 
@@ -75,6 +75,11 @@ def test_compare_writes_the_figure_and_the_numbers(pictures, slim, tmp_path, cap
     with Image.open(out / "comparison.png") as figure:
         figure.load()
     content = json.loads((out / "comparison.json").read_text())
+    for model in content["models"].values():
+        counts = ("parameters", "trainable_parameters", "epochs")
+        assert all(isinstance(model[key], int) and model[key] > 0 for key in counts)
+        assert model["train_seconds"] > 0
+        assert model["test_log_loss"] > 0
     assert set(content) == {"data", "models", "seed", "environment"}
     assert content["data"] == {
         "name": "pictures", "classes": ["ants", "bees", "wasps"], "train": 15, "validation": 3, "test": 6,
@@ -129,16 +134,44 @@ def test_predict_names_the_unreadable_and_goes_on(pictures, tmp_path, capsys):
     assert "text.jpg can't be read" in captured.err
 
 
+def test_an_epoch_that_was_shown_is_on_the_disk(pictures, tmp_path):
+    """Ctrl-C the moment the first line appears."""
+
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    setting = settings.choose_setting(str(pictures))
+    with pytest.raises(KeyboardInterrupt):
+        train_scratch(data.load_splits(setting), setting, folder=tmp_path / "out", report=interrupt)
+    load_model(tmp_path / "out")
+
+
+def test_ctrl_c_while_the_model_is_written_leaves_the_old_one_whole(tmp_path, monkeypatch):
+    model, about = models.SmallCNN(2), {"network": "small_cnn", "classes": ["a", "b"], "image_size": 32}
+    runs.save_model(model, about, tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def interrupted(state, file, **_):
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runs.save_model(models.SmallCNN(2), about, tmp_path)
+    assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
 def test_ctrl_c_keeps_the_best_model_so_far(pictures, tmp_path):
     code = (
         "import sys; from dataclasses import replace; from helpers import settings; from helpers.__main__ import main;"
-        f"settings.SETTINGS['photos'] = replace(settings.SETTINGS['photos'], **{TINY | {'scratch_epochs': 500}});"
+        f"settings.SETTINGS['photos'] = replace(settings.SETTINGS['photos'], **{TINY | {'scratch_epochs': 9999}});"
         f"sys.exit(main(['train', 'scratch', '--data', {str(pictures)!r}, '--out', {str(tmp_path / 'out')!r}]))"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-u", "-c", code], env=os.environ, **pipes) as process:
         for line in process.stdout:
-            if line.startswith("epoch  3"):
+            if line.startswith("epoch  1"):
                 break
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
@@ -160,6 +193,9 @@ def test_ctrl_c_keeps_the_best_model_so_far(pictures, tmp_path):
         (("train", "fine"), "scratch"),
         (("compare", "--colour"), "--colour"),
         (("compare", "--seed", "x"), "--seed"),
+        (("compare", "--seed", str(2**70)), "--seed"),
+        (("compare", "--data", "sample", "--backbone", "vgg19"), "vgg16, vgg16_bn, squeezenet1_1, resnet18"),
+        (("compare", "--data", "sample", "--weights", "missing.pth"), "no weights file missing.pth"),
         (("compare", "--data", "photo"), "sample, photos, photos-full"),
         (("train", "transfer", "--data", "sample", "--backbone", "vgg19"), "vgg16, vgg16_bn, squeezenet1_1, resnet18"),
         (("train", "transfer", "--data", "sample", "--weights", "missing.pth"), "no weights file missing.pth"),
@@ -189,6 +225,17 @@ def test_weights_that_cannot_be_used_are_one_line(pictures, slim, capsys, tmp_pa
     train = ("train", "transfer", "--data", pictures, "--weights")
     assert "features.0.weight" in refused(capsys, tmp_path, *train, tmp_path / "other.safetensors")
     assert "damaged" in refused(capsys, tmp_path, *train, tmp_path / "cut.safetensors")
+
+
+def test_a_picture_that_is_cut_short_ends_the_run_with_its_name(pictures, capsys, tmp_path):
+    """Its header is whole, so the audit of the folder lets it pass."""
+    whole = tmp_path / "whole.jpg"
+    Image.effect_noise((300, 300), 80).save(whole)
+    (pictures / "ants" / "cut.jpg").write_bytes(whole.read_bytes()[:3000])
+    assert run("train", "scratch", "--data", pictures) == 1
+    errors = capsys.readouterr().err
+    assert "cut.jpg can't be read" in errors
+    assert errors.count("\n") == 1
 
 
 def test_an_output_folder_that_cannot_be_written_is_one_line(pictures, capsys, tmp_path):

@@ -2,6 +2,7 @@
 
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -49,6 +50,8 @@ def test_class_folders_are_cut_into_three_stratified_splits(tmp_path):
     paths = [path for part in (splits.train, splits.validation, splits.test) for path, _ in part]
     assert len(set(paths)) == len(paths) == 70
     assert all(path.parent.name == splits.classes[label] for path, label in splits.train)
+    shares = {name: [sum(label == i for _, label in getattr(splits, name)) for i in range(3)] for name in data.SHARES}
+    assert shares == {"train": [13, 26, 6], "test": [4, 8, 2], "validation": [3, 6, 2]}
 
 
 def test_the_cut_follows_the_seed(tmp_path):
@@ -116,6 +119,23 @@ def test_files_that_are_no_pictures_are_left_out_and_named(tmp_path):
     assert "text.jpg" in str(splits)
 
 
+def test_a_png_with_a_short_header_is_left_out(tmp_path):
+    """Pillow raises ValueError for this one, not its own error."""
+    class_folders(tmp_path, a=5, b=5)
+    whole = (tmp_path / "a" / "0.png").read_bytes()
+    (tmp_path / "a" / "short.png").write_bytes(whole[:11] + bytes([5]) + whole[12:])  # the header's length
+    assert [path.name for path in read(tmp_path).left_out] == ["short.png"]
+
+
+def test_a_class_without_a_readable_picture_is_named(tmp_path):
+    class_folders(tmp_path, a=5, b=5)
+    (tmp_path / "c").mkdir()
+    for i in range(4):
+        (tmp_path / "c" / f"{i}.jpg").write_text("not a picture")
+    with pytest.raises(BadArgument, match=r"Class 'c' in .* has 0 readable pictures"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
@@ -135,6 +155,8 @@ def test_folders_that_cannot_be_used_are_explained(tmp_path, counts, message):
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(BadArgument, match=r"neither a setting .sample, photos, photos-full. nor a folder"):
         choose_setting(str(tmp_path / "missing"))
+    with pytest.raises(BadArgument, match=f"no folder {tmp_path / 'missing'}"):
+        data.load_splits(replace(choose_setting("sample"), name=str(tmp_path / "missing")))
 
 
 # ---- pictures
@@ -171,6 +193,12 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
     assert abs(numpy.asarray(loaded)[..., 0].astype(float) - values / 257).max() <= 1
 
 
+def test_a_dark_sixteen_bit_picture_stays_dark(tmp_path):
+    """All its values would be bright ones in 8 bits."""
+    loaded = saved(tmp_path, Image.fromarray(numpy.full((8, 8), 250, dtype=numpy.uint16)), "dark.png")
+    assert loaded.getpixel((4, 4)) == pytest.approx((1, 1, 1), abs=1)
+
+
 def test_an_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
@@ -179,9 +207,13 @@ def test_an_animation_gives_its_first_frame(tmp_path):
 
 def test_turned_pictures_are_put_upright(tmp_path):
     image = Image.new("RGB", (40, 20), "black")
+    image.paste("white", (0, 0, 20, 20))  # the left half
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held on its side
-    assert saved(tmp_path, image, "turned.jpg", exif=exif).size == (20, 40)
+    exif[0x0112] = 6  # the camera was held on its side: what is left belongs on top
+    loaded = saved(tmp_path, image, "turned.jpg", exif=exif)
+    assert loaded.size == (20, 40)
+    assert loaded.getpixel((10, 5))[0] > 250
+    assert loaded.getpixel((10, 35))[0] < 5
 
 
 def test_what_cannot_be_decoded_is_named(tmp_path):
@@ -215,6 +247,10 @@ def test_denormalise_undoes_the_normalisation(tmp_path):
     torch.testing.assert_close(restored.as_subclass(torch.Tensor), v1.ToTensor()(image))
 
 
+def digest(tensor):
+    return tensor.contiguous().numpy().tobytes()
+
+
 def test_loaders_show_every_picture_once_and_repeat_by_seed(tmp_path):
     splits = read(class_folders(tmp_path, a=30, b=25))
 
@@ -225,6 +261,8 @@ def test_loaders_show_every_picture_once_and_repeat_by_seed(tmp_path):
 
     pictures, labels = epoch(0)
     assert pictures.shape == (len(splits.train), 3, 32, 32)
+    alone = [data.eval_transform(32)(Image.open(path).convert("RGB")) for path, _ in splits.train]
+    assert sorted(map(digest, pictures)) == sorted(map(digest, alone))
     assert sorted(labels.tolist()) == [label for _, label in splits.train]
     assert torch.equal(epoch(0)[0], pictures)
     assert not torch.equal(epoch(1)[1], labels)

@@ -1,7 +1,9 @@
 """Downloads against a real HTTP server on this machine."""
 
+import os
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -34,7 +36,7 @@ def server():
     """The address of a running server, whose list `asked` fills."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.asked = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     server.address = f"http://127.0.0.1:{server.server_port}"
     yield server
     server.shutdown()
@@ -61,6 +63,7 @@ def test_a_whole_file_arrives_once(server, tmp_path):
 def test_a_failed_download_leaves_nothing_and_says_what_to_do(server, tmp_path, path, size, message):
     with pytest.raises(CourseError, match=message) as caught:
         downloads.fetch(f"{server.address}/{path}", tmp_path / path, size=size)
+    assert f"{server.address}/{path}" in str(caught.value)
     assert "COURSE_ARCHIVES" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -87,9 +90,8 @@ def make_zip(path):
 
 def test_an_archive_is_unpacked_whole_even_by_two_at_once(tmp_path):
     archive, target = make_zip(tmp_path / "a.zip"), tmp_path / "out"
-    threads = [threading.Thread(target=downloads.unpack, args=(archive, target)) for _ in range(2)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    with ThreadPoolExecutor(2) as pool:  # an error in a thread comes out of `map`
+        assert list(pool.map(downloads.unpack, [archive] * 2, [target] * 2)) == [target] * 2
     assert len(list((target / "folder").iterdir())) == 50
     assert (target / "folder" / "7.txt").read_text() == "7 " * 500
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
@@ -104,6 +106,34 @@ def test_a_damaged_archive_leaves_no_folder(tmp_path):
         with pytest.raises(CourseError, match=r"a.zip is damaged"):
             downloads.unpack(archive, tmp_path / "out")
         assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_the_slower_of_two_finds_the_folder_made_and_is_content(tmp_path, monkeypatch):
+    """The other one finishes between the unpacking and the renaming."""
+    archive, target, rename = make_zip(tmp_path / "a.zip"), tmp_path / "out", os.replace
+
+    def too_late(source, destination):
+        (target / "folder").mkdir(parents=True)
+        rename(source, destination)
+
+    monkeypatch.setattr(downloads.os, "replace", too_late)
+    assert downloads.unpack(archive, target) == target
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
+
+
+def test_an_unpacked_archive_is_kept(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    downloads.unpack(make_zip(tmp_path / "a.zip"), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_no_name_in_an_archive_leads_out_of_its_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr("../../outside.txt", "x")
+    target = downloads.unpack(tmp_path / "a.zip", tmp_path / "deep" / "out")
+    assert [path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("outside.txt")] == [("deep", "out")]
+    assert (target / "outside.txt").is_file()
 
 
 def test_the_archive_folder_is_searched_by_file_name(tmp_path, monkeypatch):

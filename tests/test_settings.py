@@ -35,7 +35,8 @@ def test_backbone_and_weights_can_be_overridden(monkeypatch):
         "squeezenet1_1",
         "file.safetensors",
     )
-    assert choose_setting("photos", backbone="resnet18", weights="random").weights == "random"
+    chosen = choose_setting("photos", backbone="resnet18", weights="random")
+    assert (chosen.backbone, chosen.weights) == ("resnet18", "random")
 
 
 @pytest.mark.parametrize(
