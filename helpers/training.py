@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from .models import check_freezing
+from .precision import autocast, choose_precision, to_device
 from .settings import BadArgument, CourseError, best_device
 from .tables import format_table
 
@@ -48,7 +48,9 @@ class Evaluation:
         return f"accuracy {self.accuracy:.3f}, log loss {self.log_loss:.3f} on {len(self.labels)} pictures"
 
 
-def evaluate(model: nn.Module, loader: DataLoader, *, device: torch.device | None = None) -> Evaluation:
+def evaluate(
+    model: nn.Module, loader: DataLoader, *, device: torch.device | None = None, precision: str = "fast"
+) -> Evaluation:
     """Show the model every picture once, in eval mode and without gradients.
 
     Raises CourseError if the loader leaves pictures out, as one with drop_last does.
@@ -56,7 +58,7 @@ def evaluate(model: nn.Module, loader: DataLoader, *, device: torch.device | Non
     device = device or best_device()
     model.to(device).eval()
     logits, labels = [], []
-    with torch.inference_mode(), autocast(device):
+    with torch.inference_mode(), autocast(device, precision):
         for pictures, batch_labels in loader:
             logits.append(model(to_device(pictures, device)).float().cpu())
             labels.append(batch_labels)
@@ -65,12 +67,6 @@ def evaluate(model: nn.Module, loader: DataLoader, *, device: torch.device | Non
     if seen != expected:
         raise CourseError(f"The loader gave {seen} of {expected} pictures. Is drop_last on?")
     return evaluation
-
-
-def to_device(pictures: Tensor, device: torch.device) -> Tensor:
-    """Pictures on the device, channels last in memory, the order in which convolutions are fastest."""
-    layout = torch.channels_last if pictures.dim() == 4 else torch.contiguous_format
-    return pictures.to(device, non_blocking=True, memory_format=layout)
 
 
 # ------------------------------------------------------------------------------------------ fit
@@ -124,11 +120,13 @@ def fit(
     label_smoothing: float = 0.0,
     seed: int = 0,
     device: torch.device | None = None,
+    precision: str = "fast",
     on_best: Callable[[], None] = lambda: None,
     report: Callable[[str], None] = print,
 ) -> History:
     """Train the layers that are not frozen; the model ends with the weights of its best validation epoch.
 
+    `precision`: "fast" computes in bfloat16 or float16 where that is faster, "float32" always exactly.
     The best epoch is the one with the lowest validation loss; `on_best` is called after each new best, to save it.
     Ctrl-C keeps the best weights so far in the model and raises KeyboardInterrupt.
     Raises BadArgument for a wrong option, or a freezing mistake that PyTorch would accept in silence.
@@ -141,34 +139,40 @@ def fit(
         train_loader.generator.manual_seed(seed)  # so that a second call sees the same order
     optimizer = make_optimizer(model, optimizer, learning_rate, weight_decay)
     scheduler = make_schedule(optimizer, schedule, epochs * len(train_loader))
-    scaler = torch.amp.GradScaler(device.type, enabled=fast_precision(device) == torch.float16)
-    history, best = History(), {}
+    scaler = torch.amp.GradScaler(device.type, enabled=choose_precision(device, precision) == torch.float16)
+    history, best = History(), copy_of_weights(model)
     try:
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
-            row = train_one_epoch(model, train_loader, optimizer, scheduler, scaler, device, label_smoothing)
-            result = evaluate(model, validation_loader, device=device)
+            row = train_one_epoch(model, train_loader, optimizer, scheduler, scaler, device, label_smoothing, precision)
+            result = evaluate(model, validation_loader, device=device, precision=precision)
             row |= {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
             history.rows.append({"epoch": epoch, **row, "seconds": time.perf_counter() - start})
             if history.is_best():
-                best = {key: value.cpu().clone() for key, value in model.state_dict().items()}
+                best = copy_of_weights(model)
                 on_best()
             report(epoch_line(history.rows[-1], epochs))  # last: what the reader sees is then kept
     except KeyboardInterrupt:
-        report(f"Stopped in epoch {len(history.rows) + 1}. Kept: the best weights, from epoch {history.best_epoch}.")
+        kept = f"the best weights, from epoch {history.best_epoch}" if history.best_epoch else "the weights from before"
+        report(f"Stopped in epoch {len(history.rows) + 1}. Kept: {kept}.")
         raise
     finally:
-        model.load_state_dict(best or model.state_dict())
+        model.load_state_dict(best)
     return history
 
 
-def train_one_epoch(model, loader, optimizer, scheduler, scaler, device, label_smoothing=0.0) -> dict:
+def copy_of_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, copied to the CPU's memory."""
+    return {key: value.cpu().clone() for key, value in model.state_dict().items()}
+
+
+def train_one_epoch(model, loader, optimizer, scheduler, scaler, device, label_smoothing, precision) -> dict:
     """Learn from every picture once; returns the means over pictures on the way."""
     model.train()
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
     for pictures, labels in loader:
         labels = labels.to(device, non_blocking=True)
-        with autocast(device):
+        with autocast(device, precision):
             logits = model(to_device(pictures, device))
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
         optimizer.zero_grad()
@@ -217,36 +221,3 @@ def epoch_line(row: dict, epochs: int) -> str:
         f"validation loss {row['validation_loss']:.3f}, accuracy {row['validation_accuracy']:.3f}  "
         f"({row['seconds']:.1f} s)"
     )
-
-
-# ------------------------------------------------------------------------------ mixed precision
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """The context in which convolutions and matrix products use the fast precision, where there is one."""
-    dtype = fast_precision(device)
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
-
-
-def fast_precision(device: torch.device) -> torch.dtype | None:
-    """bfloat16 on recent CUDA cards and CPUs that are faster with it, float16 on older cards, else None."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and bfloat16_pays() else None
-
-
-@lru_cache
-def bfloat16_pays() -> bool:
-    """True if this CPU multiplies matrices in bfloat16 at least twice as fast as in float32 (measured, 0.1 s)."""
-    # CPUs with matrix units (AMX) are several times faster, all others several times slower.
-    return matmul_seconds(torch.float32) > 2 * matmul_seconds(torch.bfloat16)
-
-
-def matmul_seconds(dtype: torch.dtype) -> float:
-    """The shortest of five times of a 768×768 matrix product."""
-    matrix, times = torch.ones(768, 768, dtype=dtype), []
-    for _ in range(5):
-        start = time.perf_counter()
-        matrix @ matrix
-        times.append(time.perf_counter() - start)
-    return min(times)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from helpers import models, training
+from helpers import models, precision, training
 from helpers.settings import BadArgument, CourseError
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def small_model(seed=0, dropout=0.0):
 
 def test_evaluate_is_a_mean_over_pictures_not_over_batches():
     loader, model = loader_of(21), small_model()  # batches of 8, 8 and 5
-    result = training.evaluate(model, loader, device=CPU)
+    result = training.evaluate(model, loader, device=CPU, precision="float32")
     pictures, labels = loader.dataset.tensors
     logits = model.eval()(pictures).detach()
     assert result.accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
@@ -79,7 +79,7 @@ def test_one_step_of_sgd_equals_torchs_arithmetic():
     """Weights after one batch, by hand: w − rate · gradient."""
     loader, model, twin = loader_of(8), small_model(), small_model()
     training.fit(model, loader, loader, epochs=1, optimizer="sgd", schedule="constant", weight_decay=0.0,
-                 learning_rate=0.1, report=quiet, device=CPU)  # fmt: skip
+                 learning_rate=0.1, report=quiet, device=CPU, precision="float32")  # fmt: skip
     pictures, labels = loader.dataset.tensors
     F.cross_entropy(twin.train()(pictures), labels).backward()
     rate = 0.1 * (1 + 0.9)  # Nesterov momentum counts the first gradient 1 + 0.9 times
@@ -91,7 +91,7 @@ def test_train_loss_is_a_mean_over_pictures():
     """With a rate of nothing the mean over 8 + 8 + 5 pictures must be that of all 21."""
     loader, model = loader_of(21), nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
     history = training.fit(model, loader, loader, epochs=1, learning_rate=0.0, weight_decay=0.0, schedule="constant",
-                           report=quiet, device=CPU)  # fmt: skip
+                           report=quiet, device=CPU, precision="float32")  # fmt: skip
     row = history.rows[0]
     assert row["train_loss"] == pytest.approx(row["validation_loss"], rel=1e-5)
     assert row["train_accuracy"] == pytest.approx(row["validation_accuracy"])
@@ -175,17 +175,24 @@ def test_schedules_work_for_very_few_batches(steps):
 
 
 def test_precision_follows_the_device(monkeypatch):
-    assert training.fast_precision(torch.device("mps")) is None
+    assert precision.fast_precision(torch.device("mps")) is None
     for capability, dtype in {(7, 5): torch.float16, (8, 0): torch.bfloat16, (9, 0): torch.bfloat16}.items():
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
-        assert training.fast_precision(torch.device("cuda")) == dtype
+        assert precision.fast_precision(torch.device("cuda")) == dtype
     for pays, dtype in {True: torch.bfloat16, False: None}.items():
-        monkeypatch.setattr(training, "bfloat16_pays", lambda p=pays: p)
-        assert training.fast_precision(CPU) == dtype
+        monkeypatch.setattr(precision, "bfloat16_pays", lambda p=pays: p)
+        assert precision.fast_precision(CPU) == dtype
+
+
+def test_float32_is_exact_on_every_device_and_other_words_are_refused():
+    for name in ("cuda", "cpu", "mps"):
+        assert precision.choose_precision(torch.device(name), "float32") is None
+    with pytest.raises(BadArgument, match=r"'half'.*fast, float32"):
+        training.evaluate(small_model(), loader_of(8), device=CPU, precision="half")
 
 
 def test_training_in_bfloat16_works_where_it_is_chosen(monkeypatch):
-    monkeypatch.setattr(training, "bfloat16_pays", lambda: True)
+    monkeypatch.setattr(precision, "bfloat16_pays", lambda: True)
     loader = loader_of(32, shuffle=True)
     history = training.fit(small_model(), loader, loader, epochs=3, learning_rate=0.01, report=quiet, device=CPU)
     assert history.rows[-1]["train_loss"] < history.rows[0]["train_loss"]
