@@ -1,10 +1,12 @@
 """Every figure of the course, one function each; each returns a matplotlib figure."""
 
 from collections.abc import Sequence
+from itertools import groupby, pairwise
 
 import matplotlib.pyplot as plt
 import numpy
 from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
 
 # Okabe and Ito's colours, which people with colour-blindness can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -97,3 +99,142 @@ def most_wrong(evaluation, pictures: Sequence, classes: Sequence[str], *, load, 
     titles = [f"{classes[evaluation.labels[i]]}, taken\nfor {classes[said[i]]} ({sure[i]:.0%})" for i in worst]
     title = f"The most wrong of {len(wrong)} mistakes in {len(evaluation.labels)} pictures"
     return picture_grid([load(pictures[i][0]) for i in worst], titles, title=title)
+
+
+def receptive_fields(stacks: dict[str, Sequence[int]], *, cells: int = 9) -> Figure:
+    """What one number at the top sees of a row of `cells` pixels at the bottom, through stacks of convolutions.
+
+    `stacks`: name to the kernel sizes, from the bottom up. The figure shows one of the two dimensions.
+    """
+    figure, axes = plt.subplots(1, len(stacks), figsize=(5 * len(stacks), 3), squeeze=False, layout="constrained")
+    deepest = max(map(len, stacks.values()))
+    for spot, (name, kernels) in zip(axes.flat, stacks.items(), strict=True):
+        spacing, widths = deepest / len(kernels), [1]
+        for kernel in reversed(kernels):  # from the top down, where the view widens
+            widths.insert(0, widths[0] + kernel - 1)
+        for level, width in enumerate(widths):
+            draw_row(spot, level * spacing, width, cells=cells)
+        for level, (below, above) in enumerate(pairwise(widths)):
+            for side in (-1, 1):
+                ends = [cells // 2 + side * (width / 2 - 0.1) for width in (below, above)]
+                spot.plot(ends, [level * spacing + 0.2, (level + 1) * spacing - 0.2], color=ORANGE)
+        tidy(spot, title=f"{name}: sees {widths[0]} × {widths[0]}", x="position in a row (pixels)", y="")
+        labels = ["input", *(f"after a {kernel} × {kernel} layer" for kernel in kernels)]
+        spot.set_yticks([level * spacing for level in range(len(widths))], labels)
+        spot.set_xticks(range(cells))
+        spot.grid(visible=False)
+    return finish(figure)
+
+
+def draw_row(axes, height: float, width: int, *, cells: int) -> None:
+    """A row of cells, of which the `width` in the middle are filled."""
+    for cell in range(cells):
+        colour = BLUE if abs(cell - cells // 2) <= width // 2 else "white"
+        axes.add_patch(Rectangle((cell - 0.4, height - 0.2), 0.8, 0.4, facecolor=colour, edgecolor=GREY))
+
+
+def network_drawing(costs: Sequence, *, title: str) -> Figure:
+    """The network from left to right: a box for the maps after each layer, higher for larger, longer for more maps.
+
+    `costs`: the LayerCost of every layer. Heights grow with the square root of the maps' side, lengths with the
+    cube root of their number, so that the smallest box is still to be seen.
+    """
+    figure, axes = plt.subplots(figsize=(12, 3.4), layout="constrained")
+    left, spots, unnamed = 0.0, [], dict(BOXES)
+    for cost in costs:
+        kind = type(cost.layer).__name__
+        if kind not in BOXES:
+            continue
+        (count, *sides), (colour, name) = cost.output_shape, BOXES[kind]
+        length, height = count ** (1 / 3), 3 * (sides[0] if sides else 1) ** 0.5
+        draw_box(axes, left, length, height, colour=colour, label=name if unnamed.pop(kind, None) else None)
+        spots.append((kind, cost.output_shape, left + length / 2, height / 2))
+        left += length + DEPTH * height + 2
+    name_boxes(axes, spots)
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.legend(loc="upper right", frameon=False)
+    axes.set_aspect("equal")
+    axes.autoscale_view()
+    axes.axis("off")
+    return finish(figure)
+
+
+BOXES = {"Conv2d": (BLUE, "convolution, ReLU"), "MaxPool2d": (ORANGE, "max pooling"), "Linear": (GREEN, "linear layer")}
+DEPTH = 0.25  # how far a box reaches back, as a share of its height
+
+
+def draw_box(axes, left: float, length: float, height: float, *, colour: str, label: str | None) -> None:
+    """A box as seen from the front, from a little above and from the right."""
+    right, top, back = left + length, height / 2, DEPTH * height
+    style = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
+    above = [(left, top), (left + back, top + back), (right + back, top + back), (right, top)]
+    beside = [(right, -top), (right, top), (right + back, top + back), (right + back, back - top)]
+    axes.add_patch(Rectangle((left, -top), length, height, label=label, **style))
+    axes.add_patch(Polygon(above, alpha=0.55, **style))
+    axes.add_patch(Polygon(beside, alpha=0.75, **style))
+
+
+def name_boxes(axes, spots: Sequence[tuple]) -> None:
+    """Number and size of the maps, once below each group of boxes of the same kind and shape.
+
+    `spots`: (kind, output shape, middle, half the height) of each box, from left to right.
+    """
+    for (kind, (count, *sides)), group in groupby(spots, key=lambda spot: spot[:2]):
+        _, _, middles, halves = zip(*group, strict=True)
+        last_maps = middles[-1] == max(middle for _, shape, middle, _ in spots if len(shape) == 3)
+        if kind == "MaxPool2d" and not last_maps:
+            continue  # the next group says how large the maps are now
+        text = f"{count} maps\n{sides[0]} × {sides[1]}" if sides else f"{count}"
+        axes.text(sum(middles) / len(middles), -halves[0] - 2, text, ha="center", va="top", fontsize=9)
+
+
+def cost_bars(costs: Sequence, *, title: str) -> Figure:
+    """Parameters (left) and multiply-adds for one picture (right), a bar for each layer that has weights.
+
+    `costs`: the LayerCost of every layer.
+    """
+    costs = [cost for cost in costs if cost.parameters]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
+    colours = [GREEN if len(cost.output_shape) == 1 else BLUE for cost in costs]
+    for spot, quantity, unit, name in (
+        (axes[0], "parameters", 1e6, "parameters (millions)"),
+        (axes[1], "multiply_adds", 1e9, "multiply-adds for one picture (billions)"),
+    ):
+        values = [getattr(cost, quantity) for cost in costs]
+        bars = spot.barh([cost.name for cost in costs], [value / unit for value in values], color=colours)
+        spot.bar_label(bars, [f"{value / sum(values):.1%}" for value in values], padding=3, fontsize=8)
+        tidy(spot, title=name.split(" (")[0].capitalize(), x=name, y="")
+        spot.set_axisbelow(True)
+        spot.margins(x=0.12)
+    axes[0].invert_yaxis()
+    axes[0].set_ylabel("layer")
+    figure.suptitle(title, fontweight="bold")
+    return finish(figure)
+
+
+def signal_by_layer(signals: dict[str, Sequence[float]]) -> Figure:
+    """How large the numbers are after each layer: name of a start to the standard deviations, on a log scale."""
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for colour, marker, (name, values) in zip(COLOURS, "os^Dvx", signals.items(), strict=False):
+        axes.semilogy(range(1, len(values) + 1), values, color=colour, marker=marker, label=name)
+    tidy(axes, title="The signal on its way through the network", x="layer", y="standard deviation of the outputs")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+    return finish(figure)
+
+
+def training_losses(histories: dict, *, guessing: float) -> Figure:
+    """The training loss by epoch of one or more runs, and the loss of one who guesses.
+
+    `histories`: name of a run to its History.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for colour, marker, (name, history) in zip(COLOURS, "os^Dvx", histories.items(), strict=False):
+        epochs, losses = zip(*((row["epoch"], row["train_loss"]) for row in history.rows), strict=True)
+        axes.plot(epochs, losses, color=colour, marker=marker, markersize=4, label=name)
+    axes.axhline(guessing, color=GREY, linestyle=":", label="guessing")
+    tidy(axes, title="Learning by heart", x="epoch", y="mean cross-entropy on the training pictures (nats)")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+    return finish(figure)
