@@ -233,7 +233,7 @@ def training_losses(histories: dict, *, guessing: float) -> Figure:
         epochs, losses = zip(*((row["epoch"], row["train_loss"]) for row in history.rows), strict=True)
         axes.plot(epochs, losses, color=colour, marker=marker, markersize=4, label=name)
     axes.axhline(guessing, color=GREY, linestyle=":", label="guessing")
-    tidy(axes, title="Learning by heart", x="epoch", y="mean cross-entropy on the training pictures (nats)")
+    tidy(axes, title="Loss on the training pictures", x="epoch", y="mean cross-entropy (nats)")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
