@@ -17,6 +17,10 @@ RUNS = COURSE_ROOT / "runs"  # where the lessons leave their models for one anot
 class CourseError(Exception):
     """Something that a user can cause or mend. The message is one line: what is wrong and what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter shows instead of a traceback: the one line."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class BadArgument(CourseError, ValueError):
     """A wrong argument, or a file or folder it names that can't be used."""

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 
 from helpers import settings
-from helpers.settings import BadArgument, choose_setting
+from helpers.settings import BadArgument, CourseError, choose_setting
 
 VARIABLES = ("COURSE_SETTING", "COURSE_BACKBONE", "COURSE_WEIGHTS", "COURSE_ARCHIVES")
 
@@ -60,3 +61,11 @@ def test_the_setting_prints_without_a_path_of_the_machine():
 
 def test_the_environment_is_what_results_carry():
     assert set(settings.environment()) == {"python", "torch", "torchvision", "device", "cpu", "threads"}
+
+
+@pytest.mark.parametrize("error", [CourseError, BadArgument])
+def test_a_notebook_shows_the_one_line_and_no_traceback(capsys, error):
+    shell = InteractiveShell.instance()
+    shell.user_ns["error"] = error
+    shell.run_cell("raise error('The cat is missing. Buy one.') from OSError('deep')")
+    assert capsys.readouterr().out.strip() == f"{error.__name__}: The cat is missing. Buy one."

@@ -1,0 +1,117 @@
+"""VGG16 as a Keras model of any width, and our weights carried into it. The only room that needs Keras."""
+
+import math
+
+import keras
+import numpy
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from .models import BATCH_NORM, VGG16, VGG16_LAYERS
+from .settings import BadArgument, Setting
+from .training import Evaluation, History
+
+
+def check_choice(setting: Setting, classes: list[str]) -> None:
+    """Raise BadArgument if the Keras lesson can't do its work: another network than VGG16, or not two classes."""
+    if setting.backbone != "vgg16":
+        raise BadArgument(
+            f"keras.applications has no twin of {setting.backbone}; this lesson is about VGG16. Unset COURSE_BACKBONE "
+            "and COURSE_WEIGHTS and start Jupyter again."
+        )
+    if len(classes) != 2:
+        raise BadArgument(
+            f"This lesson tells two classes apart, and these pictures have {len(classes)} ({', '.join(classes)}). "
+            "Choose a folder with two; question 3 of the lesson says what more classes need."
+        )
+
+
+# --------------------------------------------------------------------------- the network
+
+
+def vgg16_base(input_shape: tuple[int, int, int], *, width: float = 1.0) -> keras.Model:
+    """keras.applications.VGG16(include_top=False, weights=None), its channels times `width`; the same layer names.
+
+    Input: (batch, height, width, 3). Output: (batch, height / 32, width / 32, 512 · width).
+    """
+    maps = inputs = keras.Input(input_shape)
+    block, convolution = 1, 1
+    for item in VGG16_LAYERS:
+        if item == "M":
+            maps = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(maps)
+            block, convolution = block + 1, 1
+        else:
+            layer = {"padding": "same", "activation": "relu", "name": f"block{block}_conv{convolution}"}
+            maps = keras.layers.Conv2D(round(item * width), kernel_size=3, **layer)(maps)
+            convolution += 1
+    return keras.Model(inputs, maps, name="vgg16")
+
+
+# --------------------------------------------------------------------------- the weights
+
+
+def carry_weights(torch_vgg16: VGG16, keras_vgg16: keras.Model) -> keras.Model:
+    """Copy the weights of our VGG16, or torchvision's, into a Keras VGG16, with or without its top.
+
+    Raises BadArgument, and copies nothing, if the two are not the same network.
+    """
+    if any(isinstance(layer, BATCH_NORM) for layer in torch_vgg16.modules()):
+        raise BadArgument("Keras's VGG16 has no batch normalisation. Use the backbone vgg16.")
+    layers = [layer for layer in keras_vgg16.layers if layer.weights]
+    weights = keras_weights(torch_vgg16)[: len(layers)]  # without its top, Keras's network ends earlier
+    for layer, (kernel, bias) in zip(layers, weights, strict=True):
+        if (layer.kernel.shape, layer.bias.shape) != (kernel.shape, bias.shape):
+            raise BadArgument(
+                f"{layer.name} has a kernel of shape {tuple(layer.kernel.shape)}, and the weights to carry have "
+                f"{kernel.shape}. Build both networks with the same width, image size and classes."
+            )
+    for layer, pair in zip(layers, weights, strict=True):
+        layer.set_weights(pair)
+    return keras_vgg16
+
+
+def keras_weights(torch_vgg16: VGG16) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
+    """Kernel and bias of every layer of our VGG16, in order, laid out as Keras does."""
+    convolutions = [layer for layer in torch_vgg16.features if isinstance(layer, nn.Conv2d)]
+    first, *others = [layer for layer in torch_vgg16.classifier if isinstance(layer, nn.Linear)]
+    kernels = [convolution_kernel(layer) for layer in convolutions]
+    kernels.append(first_linear_kernel(first, convolutions[-1].out_channels))
+    kernels += [layer.weight.T for layer in others]
+    biases = [layer.bias for layer in (*convolutions, first, *others)]
+    return [(k.detach().cpu().numpy(), b.detach().cpu().numpy()) for k, b in zip(kernels, biases, strict=True)]
+
+
+def convolution_kernel(layer: nn.Conv2d) -> torch.Tensor:
+    """PyTorch keeps (out, in, height, width), Keras (height, width, in, out)."""
+    return layer.weight.permute(2, 3, 1, 0)
+
+
+def first_linear_kernel(layer: nn.Linear, channels: int) -> torch.Tensor:
+    """The weights after `flatten`: PyTorch flattens (channels, height, width), Keras (height, width, channels)."""
+    side = math.isqrt(layer.in_features // channels)
+    as_maps = layer.weight.view(layer.out_features, channels, side, side)
+    return as_maps.permute(2, 3, 1, 0).reshape(layer.in_features, layer.out_features)
+
+
+# --------------------------------------------------------------------------- results
+
+
+def evaluate_keras(model: keras.Model, loader: DataLoader) -> Evaluation:
+    """As `training.evaluate`, for a Keras model whose one output is the probability of the second class."""
+    second, labels = [], []
+    for pictures, batch_labels in loader:
+        second.append(torch.from_numpy(model.predict_on_batch(pictures)))
+        labels.append(batch_labels)
+    second = torch.cat(second)
+    return Evaluation(torch.cat([1 - second, second], dim=1), torch.cat(labels))
+
+
+def as_history(*parts: keras.callbacks.History) -> History:
+    """What one or more calls of Keras's `fit` report, one after the other, as the history that we plot."""
+    history = History()
+    for logs in (part.history for part in parts):
+        for epoch in zip(logs["loss"], logs["accuracy"], logs["val_loss"], logs["val_accuracy"], strict=True):
+            names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+            history.rows.append({"epoch": len(history.rows) + 1, **dict(zip(names, epoch, strict=True))})
+    return history
