@@ -14,7 +14,12 @@ from nbval.plugin import find_comment_markers, find_metadata_tags
 
 # How many cells of each notebook nbval must compare. Raise a floor when a lesson gains compared cells; lower
 # it only when cells were removed on purpose, never because a cell was tagged as ignored.
-FLOORS = {"01_cnn_from_scratch": 16, "02_vgg_transfer_learning": 16, "03_vgg16_by_hand": 20, "06_the_same_in_keras": 16}
+FLOORS = {
+    "01_cnn_from_scratch": 16,
+    "02_vgg_transfer_learning": 16,
+    "03_vgg16_by_hand": 20,
+    "06_the_same_in_keras": 17,
+}
 
 MOST_BYTES = 1_000_000
 MOST_CELLS = 59
