@@ -36,10 +36,18 @@ class Archive:
     folder: str
     split_folders: dict[str, list[str]]
     size: int | None = None  # bytes
+    sha256: str | None = None
+    mirrors: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders that must be in it: those of its splits, else its only one."""
+        splits = [name for names in self.split_folders.values() for name in names]
+        return [f"{self.folder}/{name}" for name in splits] or [self.folder]
 
 
 ARCHIVES = {
@@ -48,12 +56,14 @@ ARCHIVES = {
         "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
         "cats_and_dogs_filtered",
         {"train": ["train"], "validation": [], "test": ["validation"]},
-        68_606_236,
+        size=68_606_236,
+        mirrors=("https://download.mlcc.google.com/mledu-datasets/cats_and_dogs_filtered.zip",),
     ),
     "photos-full": Archive(
         "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
         "PetImages",
         {},
+        sha256="b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
     ),
 }
 
@@ -91,9 +101,11 @@ def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
     if setting.name not in ARCHIVES:
         return read_folder(Path(setting.name), name=Path(setting.name).resolve().name, seed=seed)
     archive = ARCHIVES[setting.name]
-    file = find_archive(archive.name) or fetch(archive.url, DOWNLOADS / archive.name, size=archive.size)
+    published, urls = {"size": archive.size, "sha256": archive.sha256}, [archive.url, *archive.mirrors]
+    file = find_archive(archive.name) or fetch(urls, DOWNLOADS / archive.name, **published)
     # The size in the folder's name keeps two archives of one name apart.
-    folder = unpack(file, DOWNLOADS / f"{file.stem}-{file.stat().st_size}") / archive.folder
+    target = DOWNLOADS / f"{file.stem}-{file.stat().st_size}"
+    folder = unpack(file, target, folders=archive.folders, **published) / archive.folder
     return read_folder(folder, name=setting.name, seed=seed, split_folders=archive.split_folders)
 
 

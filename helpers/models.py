@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .downloads import find_archive
+from .downloads import fetch, find_archive, tell_if_not_published
 from .settings import BadArgument, CourseError, first_line
 from .tables import format_table
 
@@ -125,9 +125,9 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
     if str(weights) == "random":
         return build(name)
     source = imagenet_file(name) if str(weights) == "imagenet" else Path(weights)
-    state = download_weights(name) if source is None else read_weights(source)
+    state = read_weights(source)
     model = build(name, **(vgg16_shape(state) if name.startswith("vgg16") else {}))
-    load_weights(model, state, source or name)
+    load_weights(model, state, source)
     return model
 
 
@@ -138,22 +138,22 @@ def build(name: str, **vgg16_options) -> nn.Module:
     return torchvision.models.get_model(name, weights=None)
 
 
-def imagenet_file(name: str) -> Path | None:
-    """torchvision's weights file if it lies in the folder `COURSE_ARCHIVES`, else None."""
-    return find_archive(Path(IMAGENET_WEIGHTS[name].url).name)
+def imagenet_file(name: str) -> Path:
+    """torchvision's published weights file, from the folder `COURSE_ARCHIVES` or else from torch's cache.
 
-
-def download_weights(name: str) -> dict[str, Tensor]:
-    """The state dict published by torchvision, from its cache or downloaded with progress, hash checked."""
-    weights = IMAGENET_WEIGHTS[name]
+    The file's name ends in the first 8 digits of its SHA-256. In the cache, where other programs write too, they are
+    checked at every use: a damaged file is set aside, a missing one downloaded. Raises CourseError if that fails.
+    """
+    url = IMAGENET_WEIGHTS[name].url
+    file_name = Path(url).name
+    digits = Path(url).stem.rsplit("-", 1)[-1]
+    if file := find_archive(file_name):
+        tell_if_not_published(file, sha256=digits)
+        return file
     try:
-        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise CourseError(
-            f"Could not fetch the weights of {name} from {weights.url} ({first_line(error)}). Put the file "
-            f"{Path(weights.url).name} into a folder and name that folder in COURSE_ARCHIVES, or name a weights "
-            "file (--weights FILE or COURSE_WEIGHTS), or use the setting sample, which needs no network."
-        ) from error
+        return fetch(url, Path(torch.hub.get_dir()) / "checkpoints" / file_name, sha256=digits, recheck=True)
+    except CourseError as error:
+        raise CourseError(f"{error} Or name another weights file: --weights FILE or COURSE_WEIGHTS.") from error
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
