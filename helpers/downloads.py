@@ -213,9 +213,10 @@ class Part:
         """The note, or an empty one if the beginning can't be continued from `url`."""
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none, or cut off when its writer was killed
-            return {}
-        return note if self.size() and note.get("url") == url else {}
+            known = set(note) == {"url", "validator", "length"} and note["url"] == url
+        except (OSError, ValueError, TypeError):  # no note, or not all of it: its writer was killed
+            known = False
+        return note if known and self.size() else {}
 
     def is_complete(self, url: str) -> bool:
         """True if the last process was stopped between the last byte and the new name."""

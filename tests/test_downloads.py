@@ -1,139 +1,201 @@
-"""Downloads against a real HTTP server on this machine."""
+"""Downloads from a real HTTP server on this machine, and unpacking. The faults are in test_faults.py."""
 
+import json
 import os
-import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
+from email.utils import formatdate
+from hashlib import sha256
+from time import monotonic, time
 
 import pytest
+from faults import ETAG, FAST, leftovers, make_zip, noise, running_server, status, tree, whole
 
 from helpers import data, downloads
 from helpers.settings import BadArgument, CourseError, choose_setting
 
-BODY = bytes(range(256)) * 5000
-
-
-class Handler(BaseHTTPRequestHandler):
-    """/whole, /cut (the connection ends half-way), anything else: 404."""
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        if self.path not in ("/whole.zip", "/cut.zip"):
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(BODY)))
-        self.end_headers()
-        self.wfile.write(BODY if self.path == "/whole.zip" else BODY[: len(BODY) // 2])
-
-    def log_message(self, *_):
-        """Keep the tests' output clean."""
+FILES = noise(files=20, size=64_000)
+BODY = make_zip(FILES)
+DIGEST = sha256(BODY).hexdigest()
 
 
 @pytest.fixture
 def server():
-    """The address of a running server, whose list `asked` fills."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked = []
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    yield server
-    server.shutdown()
-    server.server_close()
+    with running_server() as server:
+        yield server
+
+
+def fetch(url, target, **options):
+    return downloads.fetch(url, target, **({"patience": FAST} | options))
+
+
+# ---- one download
 
 
 def test_a_whole_file_arrives_once(server, tmp_path):
-    target = tmp_path / "deep" / "whole.zip"
+    url, target = server.serve(whole(BODY)), tmp_path / "deep" / "whole.zip"
     for _ in range(2):
-        downloads.fetch(f"{server.address}/whole.zip", target, size=len(BODY))
+        fetch(url, target, size=len(BODY), sha256=DIGEST)
     assert target.read_bytes() == BODY
-    assert server.asked == ["/whole.zip"]
-    assert list(target.parent.iterdir()) == [target]
+    assert len(server.asked) == 1
+    assert leftovers(target.parent) == ["whole.zip"]
 
 
 @pytest.mark.parametrize(
-    ("path", "size", "message"),
+    ("behaviour", "published", "message"),
     [
-        ("missing.zip", None, "404"),
-        ("cut.zip", None, "cut.zip"),
-        ("whole.zip", 7, "1,280,000 bytes came instead of 7"),
+        (status(404), {}, "404 Not Found"),
+        (whole(BODY, etag=None, cut=500_000), {}, "connection broke"),
+        (whole(BODY), {"size": 7}, f"{len(BODY):,} bytes instead of 7"),
+        (whole(BODY), {"sha256": "0123abcd"}, f"SHA-256 begins with {DIGEST[:8]}, not 0123abcd"),
     ],
 )
-def test_a_failed_download_leaves_nothing_and_says_what_to_do(server, tmp_path, path, size, message):
+def test_a_failed_download_leaves_nothing_and_says_what_to_do(server, tmp_path, behaviour, published, message):
+    url = server.serve(behaviour)
     with pytest.raises(CourseError, match=message) as caught:
-        downloads.fetch(f"{server.address}/{path}", tmp_path / path, size=size)
-    assert f"{server.address}/{path}" in str(caught.value)
-    assert "COURSE_ARCHIVES" in str(caught.value)
+        fetch(url, tmp_path / "a.zip", **published)
+    assert url in str(caught.value)
+    assert "put a.zip into a folder and name that folder in COURSE_ARCHIVES, or use the setting sample" in str(
+        caught.value
+    )
     assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
-    downloads.fetch(f"{server.address}/whole.zip", tmp_path / path)  # a retry is not stopped by what is left
-    assert (tmp_path / path).read_bytes() == BODY
+    assert leftovers(tmp_path) == []
+    fetch(server.serve(whole(BODY)), tmp_path / "a.zip")  # a retry is not stopped by what is left
+    assert (tmp_path / "a.zip").read_bytes() == BODY
 
 
 def test_without_a_network_photos_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.delenv("COURSE_ARCHIVES", raising=False)
     monkeypatch.setattr(data, "DOWNLOADS", tmp_path)
-    archive = data.Archive("http://127.0.0.1:9/cats_and_dogs_filtered.zip", "x", {})
+    monkeypatch.setattr(downloads, "PATIENCE", FAST)
+    sources = "http://127.0.0.1:9/cats_and_dogs_filtered.zip", "http://127.0.0.1:9/mirror"
+    archive = data.Archive(sources[0], "x", {}, mirrors=sources[1:])
     monkeypatch.setattr(data, "ARCHIVES", {"photos": archive})
-    with pytest.raises(CourseError, match=r"put cats_and_dogs_filtered.zip into a folder.*COURSE_ARCHIVES"):
+    with pytest.raises(CourseError, match=r"put cats_and_dogs_filtered.zip into a folder.*COURSE_ARCHIVES") as caught:
         data.load_splits(choose_setting("photos"))
-    assert list(tmp_path.iterdir()) == []
+    assert all(f"{source} (no connection, 3 tries)" in str(caught.value) for source in sources)
+    assert leftovers(tmp_path) == []
 
 
-def make_zip(path):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for i in range(50):
-            zipped.writestr(f"folder/{i}.txt", f"{i} " * 500)
-    return path
+# ---- going on where a download broke
 
 
-def test_an_archive_is_unpacked_whole_even_by_two_at_once(tmp_path):
-    archive, target = make_zip(tmp_path / "a.zip"), tmp_path / "out"
-    with ThreadPoolExecutor(2) as pool:  # an error in a thread comes out of `map`
-        assert list(pool.map(downloads.unpack, [archive] * 2, [target] * 2)) == [target] * 2
-    assert len(list((target / "folder").iterdir())) == 50
-    assert (target / "folder" / "7.txt").read_text() == "7 " * 500
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
+def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
+    url = server.serve(whole(BODY, cut=300_000), whole(BODY))
+    fetch(url, tmp_path / "a.zip", sha256=DIGEST)
+    (_, no_range, _), (_, wanted, validator) = server.asked
+    start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+    assert no_range is None
+    assert 300_000 - downloads.PIECE < start <= 300_000
+    assert validator == ETAG
+    assert leftovers(tmp_path) == ["a.zip"]
 
 
-def test_a_damaged_archive_leaves_no_folder(tmp_path):
-    archive = make_zip(tmp_path / "a.zip")
-    whole = archive.read_bytes()
-    flipped = whole[:46] + bytes([whole[46] ^ 0xFF]) + whole[47:]  # inside the first file's compressed bytes
-    for content in (whole[:-2000], flipped, b"<html>"):
-        archive.write_bytes(content)
-        with pytest.raises(CourseError, match=r"a.zip is damaged"):
-            downloads.unpack(archive, tmp_path / "out")
-        assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+def test_what_a_failed_download_brought_is_kept_for_the_next(server, tmp_path):
+    url = server.serve(whole(BODY, cut=300_000), status(404))
+    with pytest.raises(CourseError, match="404"):
+        fetch(url, tmp_path / "a.zip")
+    assert leftovers(tmp_path) == ["a.zip.part", "a.zip.part.json"]
+    fetch(server.serve(whole(BODY)), tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == BODY
+    assert server.asked[-1][1] is not None
 
 
-def test_the_slower_of_two_finds_the_folder_made_and_is_content(tmp_path, monkeypatch):
-    """The other one finishes between the unpacking and the renaming."""
-    archive, target, rename = make_zip(tmp_path / "a.zip"), tmp_path / "out", os.replace
-
-    def too_late(source, destination):
-        (target / "folder").mkdir(parents=True)
-        rename(source, destination)
-
-    monkeypatch.setattr(downloads.os, "replace", too_late)
-    assert downloads.unpack(archive, target) == target
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
+def test_a_download_that_gets_on_may_break_more_often_than_it_may_fail(server, tmp_path):
+    body = make_zip(noise(files=8, size=1_000_000))
+    url = server.serve(*[whole(body, cut=1_300_000)] * 7, whole(body))
+    fetch(url, tmp_path / "a.zip", patience=replace(FAST, tries=2))
+    assert (tmp_path / "a.zip").read_bytes() == body
 
 
-def test_an_unpacked_archive_is_kept(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("x")
-    downloads.unpack(make_zip(tmp_path / "a.zip"), tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+def test_a_file_that_was_only_not_yet_renamed_is_not_asked_for_again(server, tmp_path):
+    url = server.serve(whole(BODY))
+    (tmp_path / "a.zip.part").write_bytes(BODY)
+    note = {"url": url, "validator": ETAG, "length": len(BODY)}
+    (tmp_path / "a.zip.part.json").write_text(json.dumps(note))
+    fetch(url, tmp_path / "a.zip", sha256=DIGEST)
+    assert server.asked == []
+    assert leftovers(tmp_path) == ["a.zip"]
 
 
-def test_no_name_in_an_archive_leads_out_of_its_folder(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
-        zipped.writestr("../../outside.txt", "x")
-    target = downloads.unpack(tmp_path / "a.zip", tmp_path / "deep" / "out")
-    assert [path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("outside.txt")] == [("deep", "out")]
-    assert (target / "outside.txt").is_file()
+# ---- trying again, and elsewhere
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
+def test_a_busy_server_is_asked_again(server, tmp_path, code):
+    fetch(server.serve(status(code), status(code), whole(BODY)), tmp_path / "a.zip")
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
+def test_a_clear_no_is_believed(server, tmp_path, code):
+    with pytest.raises(CourseError, match=str(code)):
+        fetch(server.serve(status(code), whole(BODY)), tmp_path / "a.zip")
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("value", [lambda: "1", lambda: formatdate(time() + 3, usegmt=True)])
+def test_the_wait_that_a_server_asks_for_is_kept(server, tmp_path, value):
+    url, started = server.serve(status(429, Retry_After=value()), whole(BODY)), monotonic()
+    fetch(url, tmp_path / "a.zip", patience=replace(FAST, longest_wait=5))
+    assert 0.9 < monotonic() - started < 8  # a date has whole seconds, so three may be little more than two
+
+
+def test_too_long_a_wait_is_not_waited_for(server, tmp_path):
+    started = monotonic()
+    with pytest.raises(CourseError, match="429 Too Many Requests, asks to wait 3600 s"):
+        fetch(server.serve(status(429, Retry_After=3600)), tmp_path / "a.zip")
+    assert monotonic() - started < 5
+
+
+def test_the_waits_grow(monkeypatch):
+    waits = []
+    monkeypatch.setattr(downloads.time, "sleep", waits.append)
+    for failures in range(1, 7):
+        downloads.wait_or_give_up(downloads.Failed("", again=True), failures, replace(FAST, first_wait=1, tries=9))
+    assert all(2**i / 2 <= wait <= 2**i for i, wait in enumerate(waits))
+    assert len({wait / 2**i for i, wait in enumerate(waits)}) == 6, "no chance in it"
+
+
+def test_the_next_source_is_tried_and_the_first_cause_is_kept(server, tmp_path):
+    first = server.serve(whole(BODY, cut=100_000), status(500), path="/first.zip")
+    second, third = server.serve(status(404), path="/2"), server.serve(whole(BODY), path="/3")
+    fetch([first, second, third], tmp_path / "a.zip", sha256=DIGEST)
+    assert (tmp_path / "a.zip").read_bytes() == BODY
+    assert server.asked[-1] == ("/3", None, None)  # what another server sent is not continued
+    (tmp_path / "a.zip").unlink()
+    with pytest.raises(CourseError) as caught:
+        fetch([first, second], tmp_path / "a.zip")
+    assert f"{first} (500 Internal Server Error, 3 tries); {second} (404 Not Found)" in str(caught.value)
+
+
+# ---- archives from the archive folder
+
+
+def test_another_archive_than_the_published_one_is_used_and_that_is_said(tmp_path, capsys):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(BODY)
+    downloads.unpack(archive, tmp_path / "same", size=len(BODY), sha256=DIGEST, folders=["pictures"])
+    assert capsys.readouterr().err == ""
+    for published, reason in [({"size": 7}, "bytes instead of 7"), ({"sha256": "0" * 64}, "not 00000000")]:
+        target = downloads.unpack(archive, tmp_path / reason, **published)
+        assert tree(target) == FILES
+        errors = capsys.readouterr().err
+        assert f"{archive} is not the published file" in errors
+        assert reason in errors
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path):
+    (tmp_path / "a.zip").write_bytes(BODY)
+    with pytest.raises(CourseError, match=r"a.zip is damaged or unsafe \(it has no folder PetImages\)"):
+        downloads.unpack(tmp_path / "a.zip", tmp_path / "out", folders=["pictures", "PetImages"])
+    assert leftovers(tmp_path) == ["a.zip"]
+
+
+def test_the_published_archives_must_have_their_folders():
+    assert data.ARCHIVES["photos"].folders == ["cats_and_dogs_filtered/train", "cats_and_dogs_filtered/validation"]
+    assert data.ARCHIVES["photos-full"].folders == ["PetImages"]
 
 
 def test_the_archive_folder_is_searched_by_file_name(tmp_path, monkeypatch):
@@ -146,3 +208,48 @@ def test_the_archive_folder_is_searched_by_file_name(tmp_path, monkeypatch):
         downloads.find_archive("a.zip")
     monkeypatch.delenv("COURSE_ARCHIVES")
     assert downloads.find_archive("a.zip") is None
+
+
+# ---- unpacking
+
+
+@pytest.fixture
+def archive(tmp_path):
+    (tmp_path / "a.zip").write_bytes(BODY)
+    return tmp_path / "a.zip"
+
+
+def test_an_archive_is_unpacked_whole_even_by_two_at_once(archive, tmp_path):
+    target = tmp_path / "out"
+    with ThreadPoolExecutor(2) as pool:  # an error in a thread comes out of `map`
+        assert list(pool.map(downloads.unpack, [archive] * 2, [target] * 2)) == [target] * 2
+    with zipfile.ZipFile(archive) as zipped:
+        assert tree(target) == {name: zipped.read(name) for name in zipped.namelist()}
+    assert leftovers(tmp_path) == ["a.zip", "out"]
+
+
+def test_the_slower_of_two_finds_the_folder_made_and_is_content(archive, tmp_path, monkeypatch):
+    """The other one finishes between the unpacking and the renaming, where locks don't work."""
+    target, rename = tmp_path / "out", os.replace
+
+    def too_late(source, destination):
+        (target / "folder").mkdir(parents=True)
+        rename(source, destination)
+
+    monkeypatch.setattr(downloads.os, "replace", too_late)
+    assert downloads.unpack(archive, target) == target
+    assert leftovers(tmp_path) == ["a.zip", "out"]
+
+
+def test_an_unpacked_archive_is_kept(archive, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    downloads.unpack(archive, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_what_a_killed_process_left_is_no_part_of_the_next_tree(archive, tmp_path):
+    (tmp_path / ".out.unpacking" / "old").mkdir(parents=True)
+    assert tree(downloads.unpack(archive, tmp_path / "out")) == FILES
+    assert not (tmp_path / "out" / "old").exists()
+    assert leftovers(tmp_path) == ["a.zip", "out"]

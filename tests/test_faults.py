@@ -1,0 +1,527 @@
+"""Faults of networks, disks, archives and weights files, injected one by one. After each, the next run must bring all.
+
+Every fault goes through `Tally`, and the last test prints its counts.
+"""
+
+import copy
+import io
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import time
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from types import SimpleNamespace
+
+import pytest
+import torch
+from faults import (
+    FAST,
+    fetch_and_unpack,
+    garbage,
+    leftovers,
+    make_zip,
+    noise,
+    redirect,
+    running_server,
+    status,
+    tree,
+    trickle,
+    unasked_rest,
+    web_page,
+    whole,
+)
+
+from helpers import downloads, models
+from helpers.settings import CourseError
+
+FILES = noise(files=20, size=32_000)
+BODY = make_zip(FILES)
+DIGEST = sha256(BODY).hexdigest()
+OTHER = make_zip(noise(files=20, size=32_000, seed=1))
+HALF = len(BODY) // 2
+IMPATIENT = replace(FAST, read=0.3)
+
+
+@dataclass
+class Tally:
+    """How many faults were injected, and what came of them."""
+
+    injected: int = 0
+    survived: int = 0
+    lost: int = 0  # bytes that differ in the end
+
+    def count(self, found, wanted):
+        """One more fault; `found` and `wanted`: contents of files by name, after the fault and the next run."""
+        self.injected += 1
+        self.survived += found == wanted
+        self.lost += sum(differing(found.get(name, b""), wanted.get(name, b"")) for name in {*found, *wanted})
+        assert found == wanted
+
+
+def differing(a, b):
+    return sum(x != y for x, y in zip(a, b, strict=False)) + abs(len(a) - len(b))
+
+
+@pytest.fixture(scope="module")
+def tally():
+    return Tally()
+
+
+@pytest.fixture
+def server():
+    with running_server() as server:
+        yield server
+
+
+def fetch(url, target, **options):
+    return downloads.fetch(url, target, **({"patience": FAST} | options))
+
+
+def check_next_run(tally, server, target, **published):
+    """The server is well again: the next run must bring the whole file, and leave nothing else."""
+    fetch(server.serve(whole(BODY)), target, **published)
+    tally.count({target.name: target.read_bytes()}, {target.name: BODY})
+    assert leftovers(target.parent) == [target.name]
+
+
+# ---------------------------------------------------------------------------------------- networks
+
+
+OVERCOME = {
+    "500 twice": [status(500), status(500), whole(BODY)],
+    "429 with Retry-After": [status(429, Retry_After=1), whole(BODY)],
+    "429 with a Retry-After that is no time": [status(429, Retry_After="soon"), whole(BODY)],
+    **{f"cut at {at}": [whole(BODY, cut=at), whole(BODY)] for at in (0, 1, 65_535, 65_536, HALF, len(BODY) - 1)},
+    **{f"reset at {at}": [whole(BODY, cut=at, reset=True), whole(BODY)] for at in (1, HALF, len(BODY) - 1)},
+    "cut twice": [whole(BODY, cut=HALF), whole(BODY, cut=70_000), whole(BODY)],
+    "cut, and the server ignores Range": [whole(BODY, cut=HALF), whole(BODY, ranges=False)],
+    "cut, and the server names no version": [whole(BODY, cut=HALF, etag=None), whole(BODY)],
+    "cut, and the server's ETag is weak": [whole(BODY, cut=HALF, etag='W/"1"'), whole(BODY)],
+    "cut, and the server has only a date": [
+        whole(BODY, cut=HALF, etag=None, Last_Modified="Sat, 01 Aug 2026 00:00:00 GMT"),
+        whole(BODY),
+    ],
+    "the file changed after a cut": [whole(OTHER, cut=HALF, etag='"old"'), whole(BODY)],
+    "it changed, and the server ignores If-Range": [
+        whole(OTHER, cut=HALF, etag='"old"'),
+        whole(BODY, check_version=False),
+        whole(BODY),
+    ],
+    "it changed, and the server hides it": [whole(OTHER, cut=HALF), whole(BODY), whole(BODY)],
+    "the file got shorter after a cut": [whole(BODY * 3, cut=len(BODY) + 70_000), whole(BODY)],
+    "a rest that begins elsewhere": [whole(BODY, cut=HALF), unasked_rest(BODY, start=7), whole(BODY)],
+    "a rest that nobody asked for": [unasked_rest(BODY, start=0), whole(BODY)],
+    "416 for no reason": [whole(BODY, cut=HALF), status(416), whole(BODY)],
+    "nonsense in place of HTTP": [garbage, whole(BODY)],
+    "a redirect": [redirect("/file.zip"), whole(BODY)],
+}
+
+
+@pytest.mark.parametrize("name", OVERCOME)
+def test_faults_of_the_network_that_one_run_overcomes(server, tmp_path, tally, name):
+    fetch(server.serve(*OVERCOME[name]), tmp_path / "a.zip", sha256=DIGEST)
+    tally.count({"a.zip": (tmp_path / "a.zip").read_bytes()}, {"a.zip": BODY})
+    assert leftovers(tmp_path) == ["a.zip"]
+    assert len(server.scripts["/file.zip"]) == 1, "the fault did not happen"
+
+
+FATAL = {
+    "404": ([status(404)], "404 Not Found", {}),
+    "403": ([status(403)], "403 Forbidden", {}),
+    "an answer without the file": ([status(204)], "204 No Content", {}),
+    "500 for ever": ([status(500)], "500 Internal Server Error, 3 tries", {}),
+    "429 for an hour": ([status(429, Retry_After=3600)], "asks to wait 3600 s", {}),
+    "cut for ever": ([whole(BODY, cut=70_000, ranges=False)], "the connection broke.*3 tries", {}),
+    "a short body": ([whole(BODY[:HALF])], f"{HALF:,} bytes instead of {len(BODY):,}", {"size": len(BODY)}),
+    "a short body of unknown size": ([whole(BODY[:HALF])], "not a zip file", {}),
+    "a short body without a length": ([whole(BODY[:HALF], Content_Length=None)], "not a zip file", {}),
+    "a wrong hash": ([whole(OTHER)], "its SHA-256 begins with", {"sha256": DIGEST}),
+    "a flipped byte": ([whole(BODY[:HALF] + bytes([BODY[HALF] ^ 1]) + BODY[HALF + 1 :])], "in it is damaged", {}),
+    "a web page": ([web_page()], "a web page came instead of the file", {}),
+    "a web page that says it is a zip": ([web_page("application/zip")], "not a zip file", {}),
+    "a web page as the rest": (
+        [whole(BODY, cut=HALF), web_page()],
+        "a web page came instead of the file",
+        {},
+    ),
+    "a redirect without end": ([redirect("/file.zip")], "redirects without end", {}),
+    "a redirect to a file": ([redirect("file:///etc/passwd")], "file://", {}),
+    "gzip that is none": ([whole(BODY, Content_Encoding="gzip")], "gzip", {}),
+}
+
+
+@pytest.mark.parametrize("name", FATAL)
+def test_faults_of_the_network_that_end_a_run(server, tmp_path, tally, name):
+    behaviours, cause, published = FATAL[name]
+    with pytest.raises(CourseError, match=cause) as caught:
+        fetch(server.serve(*behaviours), tmp_path / "a.zip", **published)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a.zip").exists()
+    check_next_run(tally, server, tmp_path / "a.zip", **published)
+
+
+@pytest.mark.parametrize("after", [0, 70_000])
+def test_a_trickle_slower_than_the_timeout(server, tmp_path, tally, after):
+    slow = trickle(BODY, after=after, seconds=3)
+    with pytest.raises(CourseError, match="no answer in time, 2 tries"):
+        fetch(server.serve(slow), tmp_path / "a.zip", patience=replace(IMPATIENT, tries=2))
+    check_next_run(tally, server, tmp_path / "a.zip")
+
+
+def test_a_server_that_never_answers(tmp_path, tally, server):
+    fetch(server.serve(lambda handler: time.sleep(3), whole(BODY)), tmp_path / "a.zip", patience=IMPATIENT)
+    tally.count({"a.zip": (tmp_path / "a.zip").read_bytes()}, {"a.zip": BODY})
+
+
+def test_nobody_listens(server, tmp_path, tally):
+    with pytest.raises(CourseError, match="no connection, 3 tries"):
+        fetch("http://127.0.0.1:9/a.zip", tmp_path / "a.zip")
+    check_next_run(tally, server, tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    "note", ["", "{", "[]", '{"url": 1}', '{"url": "URL", "validator": "\\"first version\\""}', None]
+)
+@pytest.mark.parametrize("part", [b"", OTHER[:HALF], BODY + b"more"])
+def test_a_beginning_that_does_not_belong_to_the_file(server, tmp_path, tally, part, note):
+    url = server.serve(whole(BODY))
+    (tmp_path / "a.zip.part").write_bytes(part)
+    if note is not None:
+        (tmp_path / "a.zip.part.json").write_text(note.replace("URL", url))
+    fetch(url, tmp_path / "a.zip", sha256=DIGEST)
+    tally.count({"a.zip": (tmp_path / "a.zip").read_bytes()}, {"a.zip": BODY})
+    assert leftovers(tmp_path) == ["a.zip"]
+
+
+# ------------------------------------------------------------------------------------------- disks
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A function that mounts a small disk of its own, where the system allows that."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("this test must be allowed to mount a small disk (as root on Linux)")
+        return folder
+
+    yield mount
+    while os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("length", [len(BODY), None], ids=["length known", "length unknown"])
+def test_a_full_disk_during_the_download(server, tmp_path, tally, disk, length):
+    folder = disk(f"size={HALF}")
+    with pytest.raises(CourseError, match=r"Could not write .*a.zip.*(too full: 0.6 MB needed, 0.3 MB free|No space)"):
+        fetch(server.serve(whole(BODY, Content_Length=length)), folder / "a.zip")
+    assert not (folder / "a.zip").exists()
+    subprocess.run(["mount", "-o", "remount,size=10m", str(folder)], check=True)  # room was made
+    check_next_run(tally, server, folder / "a.zip")
+
+
+@pytest.mark.parametrize("files", [FILES, {f"{i}.txt": b"x" for i in range(400)}], ids=["declared", "in small files"])
+def test_a_full_disk_during_the_unpacking(tmp_path, tally, disk, files):
+    """A file of one byte takes a whole page, so the declared sizes fit and the files don't."""
+    folder = disk("size=500k")
+    (tmp_path / "a.zip").write_bytes(make_zip(files))
+    with pytest.raises(CourseError, match=r"Could not unpack.*(too full|No space)"):
+        downloads.unpack(tmp_path / "a.zip", folder / "out")
+    assert leftovers(folder) == []
+    subprocess.run(["mount", "-o", "remount,size=10m", str(folder)], check=True)
+    tally.count(tree(downloads.unpack(tmp_path / "a.zip", folder / "out")), files)
+
+
+def test_a_folder_that_is_read_only(server, tmp_path, tally, disk):
+    folder = disk("ro")
+    url = server.serve(whole(BODY))
+    with pytest.raises(CourseError, match=r"Could not write .*a.zip.*Read-only.*COURSE_ARCHIVES"):
+        fetch(url, folder / "a.zip")
+    (tmp_path / "a.zip").write_bytes(BODY)
+    with pytest.raises(CourseError, match=r"Could not unpack .*Read-only"):
+        downloads.unpack(tmp_path / "a.zip", folder / "out")
+    subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+    check_next_run(tally, server, folder / "a.zip")
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    assert fetch(url, folder / "a.zip", recheck=True, sha256=DIGEST).read_bytes() == BODY  # reading is enough
+
+
+# --------------------------------------------------------------------------------------- processes
+
+
+@pytest.fixture(scope="module")
+def start():
+    """A function that starts `fetch_and_unpack` in a process of its own."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("killing a process so suddenly is a matter of Unix")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["helpers.downloads"])  # so torch is imported once, not for each process
+
+    def start(url, folder):
+        process = context.Process(target=fetch_and_unpack, args=(url, folder))
+        process.start()
+        return process
+
+    return start
+
+
+def test_two_processes_at_once(server, start, tmp_path, tally, capfd):
+    url = server.serve(whole(BODY, pause=0.15))
+    processes = [start(url, tmp_path) for _ in range(2)]
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(server.asked) == 1
+    assert "Another process is working on a.zip: waiting for it." in capfd.readouterr().err
+    tally.count(tree(tmp_path / "out"), FILES)
+    assert leftovers(tmp_path) == ["a.zip", "out"]
+
+
+MANY = noise(files=1500, size=600)
+MANY_BODY = make_zip(MANY)
+
+
+def test_sigkill_at_20_random_moments(server, start, tmp_path, tally):
+    generator, hits = random.Random(0), []
+    for i in range(20):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        process = start(server.serve(whole(MANY_BODY, pause=0.02), path=f"/{i}"), folder)
+        wait_until(process, folder, generator.uniform(0, 2))
+        time.sleep(generator.uniform(0, 0.02))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(60)
+        hits += [process.exitcode == -signal.SIGKILL and (leftovers(folder) or ["nothing"])[-1]]
+        fetch_and_unpack(server.serve(whole(MANY_BODY), path=f"/{i}"), folder)
+        tally.count(tree(folder / "out"), MANY)
+        assert leftovers(folder) == ["a.zip", "out"]
+    seen = {name: hits.count(name) for name in hits}
+    assert seen.get(False, 0) <= 5, f"too many processes were done before they were killed: {seen}"
+    assert seen.get("a.zip.part.json", 0) >= 3, seen
+
+
+def wait_until(process, folder, moment):
+    """Wait for a moment of the download (0 to 1) or of the unpacking (1 to 2), or for the end."""
+    while process.is_alive() and progress(folder) < moment:
+        time.sleep(0.001)
+
+
+def progress(folder):
+    """How far `fetch_and_unpack` is: 0 to 1 while it downloads, 1 to 2 while it unpacks."""
+    with suppress(FileNotFoundError):  # renamed at this moment
+        if (folder / ".out.unpacking").exists():
+            return 1 + sum(len(files) for _, _, files in os.walk(folder / ".out.unpacking")) / len(MANY)
+        if (folder / "a.zip.part").exists():
+            return (folder / "a.zip.part").stat().st_size / len(MANY_BODY)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------- archives
+
+
+def with_entry(name, content=b"x", **attributes):
+    """A healthy archive with one more entry, whose attributes are set to these."""
+    buffer = io.BytesIO(BODY)
+    with zipfile.ZipFile(buffer, "a") as zipped:
+        entry = zipfile.ZipInfo(name)
+        for key, value in attributes.items():
+            setattr(entry, key, value)
+        zipped.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def patched(content, *, offset, value, form="<H"):
+    """An archive of one entry with a field of its header changed, in the file and in the directory."""
+    content = bytearray(make_zip({"a.bin": content}))
+    struct.pack_into(form, content, offset, value)
+    # The directory repeats the fields from the version needed on, two bytes further on.
+    struct.pack_into(form, content, content.index(b"PK\x01\x02") + offset + 2, value)
+    return bytes(content)
+
+
+def overlapping():
+    """Many entries in the directory that all are the same bytes of the file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("0", bytes(1_000_000))
+        first = zipped.infolist()[0]
+        for i in range(1, 90):
+            entry = copy.copy(first)
+            entry.filename = entry.orig_filename = str(i)
+            zipped.filelist.append(entry)
+    return buffer.getvalue()
+
+
+ENCRYPTED, COMPRESSION, SIZE = 6, 8, 22  # where these fields are in an entry's header
+HARMFUL = {
+    "out by ..": (with_entry("../evil"), "leads out"),
+    "out by .. in the middle": (with_entry("pictures/../../evil"), "leads out"),
+    "out by backslashes": (with_entry("..\\..\\evil"), "leads out"),
+    "an absolute path": (with_entry("/tmp/evil"), "leads out"),
+    "a drive": (with_entry("C:\\evil"), "leads out"),
+    "a drive without a slash": (with_entry("C:evil"), "leads out"),
+    "a network share": (with_entry("\\\\server\\share\\evil"), "leads out"),
+    "a link": (with_entry("link", b"/etc/passwd", external_attr=0o120777 << 16), "is a link"),
+    "a link to a folder": (with_entry("pictures/0", b"../..", external_attr=0o120777 << 16), "is a link"),
+    "encrypted": (patched(b"x" * 99, offset=ENCRYPTED, value=1), "is encrypted"),
+    "the same name twice": (with_entry("pictures/0/0.bin"), "the same name"),
+    "a bomb": (with_entry("bomb", bytes(150_000_000)), "it would grow"),
+    "a bomb of overlapping entries": (overlapping(), "larger than the file"),
+    "larger than it declares": (patched(bytes(5_000_000), offset=SIZE, value=10, form="<L"), "CRC"),
+    "an unknown compression": (patched(b"x" * 99, offset=COMPRESSION, value=99), "compression"),
+    "a file that is also a folder": (with_entry("pictures"), ""),
+    **{f"truncated at {at}": (BODY[:at], "") for at in (0, 1, 21, HALF, len(BODY) - 1)},
+    "not a zip": (b"<html>", "not a zip"),
+}
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_harmful_archives_are_refused(tmp_path, tally, name):
+    content, reason = HARMFUL[name]
+    archive = tmp_path / "deep" / "a.zip"
+    archive.parent.mkdir()
+    archive.write_bytes(content)
+    with pytest.raises(CourseError, match=rf"a.zip.*{reason}") as caught:
+        downloads.unpack(archive, archive.parent / "out")
+    assert "\n" not in str(caught.value)
+    assert leftovers(archive.parent) == ["a.zip"]
+    assert leftovers(tmp_path) == ["deep"]
+    assert not os.path.exists("/tmp/evil")
+    archive.write_bytes(BODY)
+    tally.count(tree(downloads.unpack(archive, archive.parent / "out")), FILES)
+
+
+def test_harmful_archives_do_not_even_arrive(server, tmp_path, tally):
+    with pytest.raises(CourseError, match="leads out"):
+        fetch(server.serve(whole(HARMFUL["out by .."][0])), tmp_path / "a.zip")
+    check_next_run(tally, server, tmp_path / "a.zip")
+
+
+def test_a_name_in_another_encoding_is_unpacked(tmp_path, tally):
+    """Japanese Windows writes cp932 and does not say so; the contents must arrive, whatever the name looks like."""
+    name = "pictures/猫.bin".encode("cp932")
+    (tmp_path / "a.zip").write_bytes(
+        make_zip({"pictures/" + "?" * (len(name) - 9): b"cat"}).replace(b"pictures/" + b"?" * (len(name) - 9), name)
+    )
+    found = tree(downloads.unpack(tmp_path / "a.zip", tmp_path / "out"))
+    tally.count({"a cat": b"".join(found.values())}, {"a cat": b"cat"})
+
+
+def test_a_name_that_is_not_the_utf_8_it_says_is_refused(tmp_path):
+    (tmp_path / "a.zip").write_bytes(make_zip({"é": b"x"}).replace("é".encode(), b"\xff\xff"))
+    with pytest.raises(CourseError, match=r"a.zip is damaged or unsafe"):
+        downloads.unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_400_archives_with_a_flipped_byte(tmp_path, tally):
+    """Each is refused, or the byte did not matter."""
+    files = noise(files=5, size=100) | {"text": b"text " * 100}
+    content, generator, refused = make_zip(files), random.Random(0), 0
+    archive = tmp_path / "a.zip"
+    for i in range(400):
+        position, bit = generator.randrange(len(content)), 1 << generator.randrange(8)
+        archive.write_bytes(content[:position] + bytes([content[position] ^ bit]) + content[position + 1 :])
+        try:
+            tally.count(tree(downloads.unpack(archive, tmp_path / "out" / str(i))), files)
+        except CourseError:
+            refused += 1
+            tally.count({}, {})
+    assert 200 < refused < 400
+
+
+# ----------------------------------------------------------------------------- the pretrained file
+
+
+@pytest.fixture
+def published(server, tmp_path, monkeypatch):
+    """A file in the layout of torchvision's, on the server, and an empty cache: its address, bytes and cached file."""
+    monkeypatch.delenv("COURSE_ARCHIVES", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(downloads, "PATIENCE", FAST)
+    torch.save(models.VGG16(3, width=1 / 16, image_size=32).state_dict(), tmp_path / "file")
+    content = (tmp_path / "file").read_bytes()
+    path = f"/vgg16-{sha256(content).hexdigest()[:8]}.pth"
+    url = server.serve(whole(content), path=path)
+    monkeypatch.setitem(models.IMAGENET_WEIGHTS, "vgg16", SimpleNamespace(url=url))
+    return SimpleNamespace(url=url, path=path, content=content, cached=tmp_path / "hub" / "checkpoints" / path[1:])
+
+
+def test_the_pretrained_file_is_fetched_once_into_torchs_cache(server, published):
+    for _ in range(2):
+        model = models.load_backbone("vgg16")
+    torch.testing.assert_close(model.state_dict(), torch.load(io.BytesIO(published.content), weights_only=True))
+    assert published.cached.read_bytes() == published.content
+    assert len(server.asked) == 1
+
+
+WEIGHTS_FAULTS = {
+    "truncated": lambda content: content[:-1000],
+    "empty": lambda content: b"",
+    "tampered": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
+    "a web page": lambda content: b"<html>",
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS_FAULTS)
+def test_a_damaged_pretrained_file_is_named_set_aside_and_fetched_again(published, tally, name, capsys):
+    published.cached.parent.mkdir(parents=True)
+    published.cached.write_bytes(damaged := WEIGHTS_FAULTS[name](published.content))
+    models.load_backbone("vgg16")
+    tally.count({"weights": published.cached.read_bytes()}, {"weights": published.content})
+    aside = published.cached.with_name(published.cached.name + ".damaged")
+    assert aside.read_bytes() == damaged
+    assert f"{published.cached} is damaged (its SHA-256 begins with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["missing", *WEIGHTS_FAULTS])
+def test_without_a_network_the_message_says_which_file_to_put_where(
+    server, published, tally, name, tmp_path, monkeypatch
+):
+    if name != "missing":
+        published.cached.parent.mkdir(parents=True)
+        published.cached.write_bytes(WEIGHTS_FAULTS[name](published.content))
+    server.serve(status(503), path=published.path)
+    with pytest.raises(CourseError) as caught:
+        models.load_backbone("vgg16")
+    assert f"put {published.cached.name} into a folder and name that folder in COURSE_ARCHIVES" in str(caught.value)
+    assert "--weights FILE or COURSE_WEIGHTS" in str(caught.value)
+    (tmp_path / "stick").mkdir()
+    (tmp_path / "stick" / published.cached.name).write_bytes(published.content)
+    monkeypatch.setenv("COURSE_ARCHIVES", str(tmp_path / "stick"))
+    loaded = models.load_backbone("vgg16").state_dict()
+    torch.testing.assert_close(loaded, torch.load(io.BytesIO(published.content), weights_only=True))
+    tally.count({}, {})
+
+
+def test_a_pretrained_file_on_the_stick_that_is_not_the_published_one(published, tally, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_ARCHIVES", str(tmp_path))
+    own = tmp_path / published.cached.name
+    torch.save(models.VGG16(3, width=1 / 16, image_size=32).state_dict(), own)
+    models.load_backbone("vgg16")
+    assert f"{own} is not the published file" in capsys.readouterr().err
+    own.write_bytes(published.content[:-1000])
+    with pytest.raises(CourseError, match=f"{own.name} can't be read as a weights file"):
+        models.load_backbone("vgg16")
+    own.write_bytes(published.content)
+    models.load_backbone("vgg16")
+    tally.count({"weights": own.read_bytes()}, {"weights": published.content})
+
+
+# --------------------------------------------------------------------------------------- the count
+
+
+def test_every_fault_was_survived(tally, capsys):
+    with capsys.disabled():
+        print(f"\nfaults injected: {tally.injected}, survived: {tally.survived}, bytes lost: {tally.lost}")
+    assert tally.survived == tally.injected
+    assert tally.lost == 0
