@@ -23,7 +23,7 @@ from struct import error as StructError
 import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.exceptions import HTTPError, InvalidHeader, ProtocolError
 from urllib3.util import Retry
 
 from .settings import BadArgument, CourseError, first_line
@@ -283,7 +283,9 @@ def continues(answer: requests.Response, part: Part, origin: dict) -> bool:
 
 
 def validator_of(answer: requests.Response) -> str | None:
-    """The server's name for this version of the file: its ETag if that is exact, else its date."""
+    """The server's name for this version of the file: its ETag if that is exact, else its date, else None."""
+    if "Content-Encoding" in answer.headers:  # what lies on the disk then has other bytes than the server counts
+        return None
     tag = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
 
@@ -338,7 +340,7 @@ def explain(error: Exception) -> Failed:
         return Failed("its certificate is not accepted")
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
         return Failed("no answer in time", again=True)
-    if isinstance(error, requests.exceptions.ChunkedEncodingError | HTTPError):
+    if isinstance(error, requests.exceptions.ChunkedEncodingError | ProtocolError):
         return Failed("the connection broke", again=True)
     if isinstance(error, requests.ConnectionError):
         return Failed("no connection", again=True)

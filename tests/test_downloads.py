@@ -1,5 +1,6 @@
 """Downloads from a real HTTP server on this machine, and unpacking. The faults are in test_faults.py."""
 
+import gzip
 import json
 import os
 import zipfile
@@ -90,6 +91,18 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
     assert 300_000 - downloads.PIECE < start <= 300_000
     assert validator == ETAG
     assert leftovers(tmp_path) == ["a.zip"]
+
+
+def test_compression_is_not_asked_for(server, tmp_path):
+    """Bytes of a compressed answer can't be counted, and so not continued."""
+
+    def compress_if_allowed(handler):
+        if "gzip" in handler.headers["Accept-Encoding"]:
+            whole(gzip.compress(BODY), Content_Encoding="gzip", cut=300_000)(handler)
+        whole(BODY, cut=300_000)(handler)
+
+    fetch(server.serve(compress_if_allowed, whole(BODY)), tmp_path / "a.zip")
+    assert server.asked[-1][1] is not None
 
 
 def test_what_a_failed_download_brought_is_kept_for_the_next(server, tmp_path):
