@@ -116,7 +116,8 @@ def whole(body, *, etag=ETAG, cut=None, reset=False, pause=0, ranges=True, check
     def behave(handler):
         code, content, own = 200, body, {"ETag": etag}
         wanted = re.match(r"bytes=(\d+)-$", handler.headers.get("Range", ""))
-        if ranges and wanted and (not check_version or handler.headers.get("If-Range") in (None, etag)):
+        version = etag or headers.get("Last_Modified")
+        if ranges and wanted and (not check_version or handler.headers.get("If-Range") in (None, version)):
             start = int(wanted[1])
             code, content = (206, body[start:]) if start < len(body) else (416, b"")
             own["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
