@@ -302,8 +302,9 @@ def write_body(answer: requests.Response, part: Part, url: str) -> None:
     """Write the answer piece by piece, so that memory stays small, after what is there or from the start."""
     resumed = answer.status_code == 206
     offset = part.size() if resumed else 0
-    length = full_length(answer, offset)
-    check_room(part.file.parent, (length or 0) - offset)
+    expected = content_length(answer)
+    length = None if expected is None else offset + expected
+    check_room(part.file.parent, expected or 0)
     progress = tqdm(desc=part.file.stem, initial=offset, total=length, unit="B", unit_scale=True)
     with progress as bar, open(part.file, "ab" if resumed else "wb") as out:
         if not resumed:
@@ -313,15 +314,15 @@ def write_body(answer: requests.Response, part: Part, url: str) -> None:
             bar.update(len(piece))
         out.flush()
         os.fsync(out.fileno())  # on the disk before it gets its name: the power may fail
-    # Not every broken connection looks like one; the header tells the true length.
-    if length not in (None, part.size()):
-        raise Failed(f"the connection broke at {part.size():,} of {length:,} bytes", again=True)
+    # Not every broken connection looks like one; the header tells how many bytes should have come.
+    if expected not in (None, answer.raw.tell()):
+        raise Failed(f"the connection broke after {answer.raw.tell():,} of {expected:,} bytes", again=True)
 
 
-def full_length(answer: requests.Response, offset: int) -> int | None:
-    """The length of the whole file, if the server says it."""
+def content_length(answer: requests.Response) -> int | None:
+    """The bytes in the answer, if the server says how many."""
     length = answer.headers.get("Content-Length", "")
-    return offset + int(length) if length.isdecimal() and "Content-Encoding" not in answer.headers else None
+    return int(length) if length.isdecimal() else None
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from helpers import data, models, runs, settings
+from helpers import data, downloads, models, runs, settings
 from helpers.__main__ import main
 from helpers.runs import load_model, load_run, train_scratch
 
@@ -246,6 +246,7 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(pictures, capsys, t
 
 def test_photos_without_a_network_is_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(data, "DOWNLOADS", tmp_path / "downloads")
+    monkeypatch.setattr(downloads, "PATIENCE", downloads.Patience(first_wait=0.01))
     monkeypatch.setitem(data.ARCHIVES, "photos", data.Archive("http://127.0.0.1:9/cats.zip", "x", {}))
     assert "COURSE_ARCHIVES" in refused(capsys, tmp_path, "train", "scratch", "--data", "photos", status=1)
 
