@@ -7,6 +7,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email.utils import formatdate
+from functools import partial
 from hashlib import sha256
 from time import monotonic, time
 
@@ -149,6 +150,12 @@ def test_a_clear_no_is_believed(server, tmp_path, code):
     assert len(server.asked) == 1
 
 
+def test_a_wrong_file_is_not_fetched_twice(server, tmp_path):
+    with pytest.raises(CourseError, match="SHA-256"):
+        fetch(server.serve(whole(BODY)), tmp_path / "a.zip", sha256="0" * 64)
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("value", [lambda: "1", lambda: formatdate(time() + 3, usegmt=True)])
 def test_the_wait_that_a_server_asks_for_is_kept(server, tmp_path, value):
     url, started = server.serve(status(429, Retry_After=value()), whole(BODY)), monotonic()
@@ -233,10 +240,12 @@ def archive(tmp_path):
     return tmp_path / "a.zip"
 
 
-def test_an_archive_is_unpacked_whole_even_by_two_at_once(archive, tmp_path):
+def test_an_archive_is_unpacked_whole_and_once_even_by_two(archive, tmp_path, capsys):
     target = tmp_path / "out"
+    unpack = partial(downloads.unpack, size=7)  # not the published size, which is said when it is unpacked
     with ThreadPoolExecutor(2) as pool:  # an error in a thread comes out of `map`
-        assert list(pool.map(downloads.unpack, [archive] * 2, [target] * 2)) == [target] * 2
+        assert list(pool.map(unpack, [archive] * 2, [target] * 2)) == [target] * 2
+    assert capsys.readouterr().err.count("not the published file") == 1
     with zipfile.ZipFile(archive) as zipped:
         assert tree(target) == {name: zipped.read(name) for name in zipped.namelist()}
     assert leftovers(tmp_path) == ["a.zip", "out"]
