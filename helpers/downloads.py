@@ -392,7 +392,7 @@ def tell_if_not_published(file: Path, *, size: int | None = None, sha256: str | 
 
 # ---------------------------------------------------------------------------- archives, unpacked
 
-# What Python's zipfile and the decompressors behind it raise for damaged or unknown content.
+# What Python's zipfile and the decompressors behind it raise for damaged, encrypted or unknown content.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, LZMAError, StructError, EOFError, RuntimeError, ValueError, OverflowError)
 
 
@@ -452,7 +452,7 @@ def open_archive(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def check_entries(zipped: zipfile.ZipFile, *, size: int) -> None:
-    """Raise Unusable if an entry leads out of the folder, is a link or encrypted, or all are more than can be."""
+    """Raise Unusable if an entry leads out of the folder or is a link, or if all are more than can be."""
     entries = zipped.infolist()
     for entry in entries:
         path = PureWindowsPath(entry.filename)  # knows both kinds of slashes, and drives
@@ -460,8 +460,6 @@ def check_entries(zipped: zipfile.ZipFile, *, size: int) -> None:
             raise Unusable(f"its entry {entry.filename!r} leads out of the folder")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise Unusable(f"its entry {entry.filename!r} is a link")
-        if entry.flag_bits & 1:
-            raise Unusable(f"its entry {entry.filename!r} is encrypted")
     if len({entry.filename for entry in entries}) < len(entries):
         raise Unusable("two of its entries have the same name")
     if sum(entry.compress_size for entry in entries) > size:

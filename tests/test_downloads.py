@@ -44,6 +44,18 @@ def test_a_whole_file_arrives_once(server, tmp_path):
     assert leftovers(target.parent) == ["whole.zip"]
 
 
+def test_a_file_gets_its_name_in_one_step_and_whole(server, tmp_path, monkeypatch):
+    renamed, rename = [], os.replace
+
+    def watch(source, destination):
+        renamed.append((source.read_bytes() == BODY, destination.exists()))
+        rename(source, destination)
+
+    monkeypatch.setattr(downloads.os, "replace", watch)
+    fetch(server.serve(whole(BODY)), tmp_path / "a.zip")
+    assert renamed == [(True, False)]
+
+
 @pytest.mark.parametrize(
     ("behaviour", "published", "message"),
     [
