@@ -111,6 +111,11 @@ OVERCOME = {
         whole(BODY),
     ],
     "it grew, and kept its ETag": [whole(OTHER, cut=HALF), whole(BODY + b"more"), whole(BODY)],
+    "another version in between, without a name": [
+        whole(BODY, cut=HALF),
+        whole(OTHER, cut=HALF, etag=None, ranges=False),
+        whole(BODY),
+    ],
     "the file got shorter after a cut": [whole(BODY * 3, cut=len(BODY) + 70_000), whole(BODY)],
     "a rest that begins elsewhere": [whole(BODY, cut=HALF), unasked_rest(BODY, start=7), whole(BODY)],
     "a rest that nobody asked for": [unasked_rest(BODY, start=0), whole(BODY)],
