@@ -231,6 +231,15 @@ def test_the_published_archives_must_have_their_folders():
     assert data.ARCHIVES["photos-full"].folders == ["PetImages"]
 
 
+def test_photos_from_the_archive_folder_are_verified(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_ARCHIVES", str(tmp_path))
+    monkeypatch.setattr(data, "DOWNLOADS", tmp_path / "downloads")
+    (tmp_path / "cats_and_dogs_filtered.zip").write_bytes(make_zip({"cats_and_dogs_filtered/train/cats/0.jpg": b"x"}))
+    with pytest.raises(CourseError, match="it has no folder cats_and_dogs_filtered/validation"):
+        data.load_splits(choose_setting("photos"))
+    assert "is not the published file" in capsys.readouterr().err
+
+
 def test_the_archive_folder_is_searched_by_file_name(tmp_path, monkeypatch):
     (tmp_path / "a.zip").write_bytes(b"x")
     monkeypatch.setenv("COURSE_ARCHIVES", str(tmp_path))
