@@ -96,7 +96,7 @@ def test_without_a_network_photos_says_how_to_go_on(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("version", [{"etag": ETAG}, {"etag": None, "Last_Modified": "Sat, 01 Aug 2026 00:00:00 GMT"}])
-def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path, version):
+def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path, version, capsys):
     url = server.serve(whole(BODY, cut=300_000, **version), whole(BODY, **version))
     fetch(url, tmp_path / "a.zip", sha256=DIGEST)
     (_, no_range, _), (_, wanted, validator) = server.asked
@@ -104,6 +104,8 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path, version):
     assert no_range is None
     assert 300_000 - downloads.PIECE < start <= 300_000
     assert validator in version.values()
+    last_bar = capsys.readouterr().err.splitlines()[-1]
+    assert all(part in last_bar for part in ("a.zip: 100%", "1.28M/1.28M", "B/s")), "no progress, size or rate"
     assert leftovers(tmp_path) == ["a.zip"]
 
 
