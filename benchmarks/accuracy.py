@@ -10,7 +10,9 @@ import json
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
+from tempfile import TemporaryDirectory
 
+from helpers import features
 from helpers.data import load_splits
 from helpers.plots import learning_curves
 from helpers.runs import compare, comparison, write_json
@@ -51,7 +53,9 @@ def measure(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         splits = load_splits(setting, seed=seed)
         print(f"seed {seed}")
-        runs = compare(splits, setting, seed=seed)
+        with TemporaryDirectory() as empty:  # so that each seed pays for its features
+            features.FEATURES = Path(empty)
+            runs = compare(splits, setting, seed=seed)
         comparisons.append(comparison(runs, splits, seed=seed))
         if seed == options.seeds[0]:
             draw(runs, RESULTS / f"comparison_{setting.name}.png")

@@ -262,12 +262,20 @@ class PictureDataset(Dataset):
 
 
 def make_loaders(
-    splits: Splits, size: int, *, batch_size: int = 32, augment: bool = True, seed: int = 0, workers: int | None = None
+    splits: Splits,
+    size: int,
+    *,
+    batch_size: int | None = None,
+    augment: bool = True,
+    seed: int = 0,
+    workers: int | None = None,
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
     """Loaders of (pictures, labels) batches for train, validation and test.
 
     Batches are float32 (batch, 3, size, size) and int64 (batch,). Only train is shuffled, by `seed`, and augmented.
+    `batch_size` is 32 by default, or 16 for fewer than 1,000 pictures: an epoch of large batches has too few steps.
     """
+    batch_size = batch_size or (16 if len(splits.train) < 1000 else 32)
     train = PictureDataset(splits.train, train_transform(size) if augment else eval_transform(size), size=size)
     others = [PictureDataset(part, eval_transform(size), size=size) for part in (splits.validation, splits.test)]
     options = {"num_workers": default_workers(len(splits.train)) if workers is None else workers}

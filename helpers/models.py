@@ -10,6 +10,7 @@ import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .downloads import fetch, find_archive, tell_if_not_published
 from .settings import BadArgument, CourseError, first_line
@@ -222,6 +223,63 @@ def replace_classifier(model: nn.Module, num_classes: int) -> nn.Module:
     else:
         model.classifier[-1] = nn.Linear(model.classifier[-1].in_features, num_classes)
     return model
+
+
+def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
+    """Give the model one linear layer in place of all that follows its feature maps."""
+    if isinstance(model, torchvision.models.SqueezeNet):
+        head = linear_head(model.classifier[1].in_channels, num_classes)
+        model.classifier = nn.Sequential(AverageAndMaxPool(), *head)
+    elif isinstance(model, torchvision.models.ResNet):
+        model.avgpool, model.fc = AverageAndMaxPool(), linear_head(model.fc.in_features, num_classes)
+    else:
+        channels = [layer.out_channels for layer in model.features if isinstance(layer, nn.Conv2d)][-1]
+        model.avgpool, model.classifier = AverageAndMaxPool(), linear_head(channels, num_classes)
+    return model
+
+
+HEADS = {"full": replace_classifier, "linear": replace_head}
+
+
+class AverageAndMaxPool(nn.Module):
+    """How much of each pattern there is, and how clearly it is there: (batch, c, h, w) to (batch, 2 · c)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+
+
+class Standardise(nn.BatchNorm1d):
+    """Each feature (batch, features) less its mean, divided by its deviation, both learned from the batches."""
+
+    def __init__(self, features: int):
+        super().__init__(features, affine=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if len(features) > 1:
+            return super().forward(features)
+        # One picture has no deviation, and PyTorch's layer would raise: it is judged by what was learned so far.
+        return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
+
+
+def linear_head(channels: int, num_classes: int) -> nn.Sequential:
+    """From pooled features (batch, 2 · channels) to logits (batch, num_classes).
+
+    Each feature is standardised first, so that one learning rate suits all (as in arXiv:2111.06377, linear probing).
+    """
+    return nn.Sequential(Standardise(2 * channels), nn.Dropout(0.5), nn.Linear(2 * channels, num_classes))
+
+
+def split_model(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """(trunk, head): the model's own layers in two parts, `head(trunk(x))` being what `model(x)` is.
+
+    The head is what `replace_classifier` or `replace_head` made. Train it, and the model has learned.
+    """
+    if isinstance(model, torchvision.models.SqueezeNet):
+        pool = isinstance(model.classifier[0], AverageAndMaxPool)  # it learns nothing, so it belongs to the trunk
+        return nn.Sequential(model.features, *model.classifier[:pool]), model.classifier[pool:]
+    if isinstance(model, torchvision.models.ResNet):
+        return nn.Sequential(*list(model.children())[:-1], nn.Flatten()), model.fc
+    return nn.Sequential(model.features, model.avgpool, nn.Flatten()), model.classifier
 
 
 # ------------------------------------------------------------------------------ freeze, unfreeze

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .data import PictureDataset, Splits, eval_transform, make_loaders
+from .features import extract_features, feature_loader
 from .models import (
+    HEADS,
     SmallCNN,
     build,
     count_parameters,
@@ -21,7 +24,7 @@ from .models import (
     load_backbone,
     load_weights,
     read_weights,
-    replace_classifier,
+    split_model,
     vgg16_shape,
 )
 from .settings import BadArgument, Setting, best_device, environment, first_line, short
@@ -49,12 +52,24 @@ class Run:
 
 # Found on the validation pictures of `sample` and `photos`; the epochs stand in the setting.
 SCRATCH_RECIPE = {"learning_rate": 3e-3, "weight_decay": 0.05, "label_smoothing": 0.1}
-# VGG16's classifier has three large layers, which learn safely at a lower rate than one small new layer.
+
+
+@dataclass(frozen=True)
+class TransferRecipe:
+    """How a backbone is transferred: its new head, the views of each training picture, the learning rate."""
+
+    head: str  # of HEADS
+    views: tuple[str, ...]  # of VIEWS
+    learning_rate: float
+
+
+# VGG16 keeps the two hidden layers of its classifier, which learn safely at a lower rate than one new layer. The small
+# backbones are quick enough to look at each training picture four times.
 TRANSFER_RECIPES = {
-    "vgg16": {"learning_rate": 3e-4},
-    "vgg16_bn": {"learning_rate": 3e-4},
-    "squeezenet1_1": {"learning_rate": 3e-3},
-    "resnet18": {"learning_rate": 3e-3},
+    "vgg16": TransferRecipe("full", ("plain", "flip"), 3e-4),
+    "vgg16_bn": TransferRecipe("full", ("plain", "flip"), 3e-4),
+    "squeezenet1_1": TransferRecipe("linear", ("plain", "flip", "zoom", "zoom-flip"), 3e-3),
+    "resnet18": TransferRecipe("linear", ("plain", "flip", "zoom", "zoom-flip"), 3e-3),
 }
 
 
@@ -63,29 +78,47 @@ def train_scratch(splits: Splits, setting: Setting, *, seed: int = 0, folder: Pa
     torch.manual_seed(seed)  # the random start of the weights
     model = SmallCNN(len(splits.classes))
     about = {"network": "small_cnn", "classes": splits.classes, "image_size": setting.scratch_size, "seed": seed}
+    loaders = make_loaders(splits, setting.scratch_size, seed=seed)
     recipe = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE}
-    return train(model, about, splits, recipe, folder=folder, report=report)
+    return train(model, about, loaders, recipe, folder=folder, report=report)
 
 
 def train_transfer(splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print) -> Run:
-    """Freeze a pretrained backbone, replace its last layer and train the classifier, as lesson 02 does."""
+    """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does."""
     torch.manual_seed(seed)  # the random start of the new layer
-    model = load_backbone(setting.backbone, setting.weights)
-    freeze_base_layers(replace_classifier(model, len(splits.classes)))
+    recipe = TRANSFER_RECIPES[setting.backbone]
+    model = HEADS[recipe.head](load_backbone(setting.backbone, setting.weights), len(splits.classes))
+    trunk, head = split_model(freeze_base_layers(model))
     about = {"network": setting.backbone, "classes": splits.classes, "image_size": setting.transfer_size, "seed": seed}
-    about["weights"] = short(setting.weights)
-    recipe = {"epochs": setting.transfer_epochs, **TRANSFER_RECIPES[setting.backbone]}
-    return train(model, about, splits, recipe, folder=folder, report=report)
+    about |= {"weights": short(setting.weights), "head": recipe.head}
+    start = time.perf_counter()
+    loaders = feature_loaders(trunk, splits, setting.transfer_size, views=recipe.views, seed=seed, report=report)
+    seconds = time.perf_counter() - start
+    report(f"features: {seconds:.1f} s")
+    options = {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate, "seconds_before": seconds}
+    return train(model, about, loaders, options, head=head, folder=folder, report=report)
 
 
-def train(model: nn.Module, about: dict, splits: Splits, recipe: dict, *, folder: Path | None, report=print) -> Run:
-    """Fit the model, keep the best epoch (in `folder`, if one is given), and look at the test pictures once."""
+def feature_loaders(trunk: nn.Module, splits: Splits, size: int, *, views, seed: int = 0, report=print) -> tuple:
+    """Loaders of (features, labels) batches for train, in all `views`, and for validation and test, as they are."""
+    parts = zip(make_loaders(splits, size, augment=False), (views, ("plain",), ("plain",)), strict=True)
+    train, *others = [extract_features(trunk, loader, views=looks, report=report) for loader, looks in parts]
+    return feature_loader(train, seed=seed), *map(feature_loader, others)
+
+
+def train(model: nn.Module, about: dict, loaders, options: dict, *, head=None, folder=None, report=print) -> Run:
+    """Fit the model, or only its head on loaders of features; keep the best epoch, and test once.
+
+    `folder`: where the model is saved after each new best epoch, and the run in the end.
+    """
     if folder:
         check_writable(folder)
-    train_loader, validation_loader, test_loader = make_loaders(splits, about["image_size"], seed=about["seed"])
-    on_best = partial(save_model, model, about, folder) if folder else lambda: None
-    history = fit(model, train_loader, validation_loader, **recipe, seed=about["seed"], on_best=on_best, report=report)
-    run = Run(model, about, history, test=evaluate(model, test_loader))
+    train_loader, validation_loader, test_loader = loaders
+    options = {**options, "seed": about["seed"], "report": report}
+    if folder:
+        options["on_best"] = partial(save_model, model, about, folder)
+    history = fit(head or model, train_loader, validation_loader, **options)
+    run = Run(model, about, history, test=evaluate(head or model, test_loader))
     if folder:
         save_run(run, folder)
     return run
@@ -183,7 +216,7 @@ def load_model(folder: Path) -> tuple[nn.Module, dict]:
         model = SmallCNN(count)
     else:
         options = vgg16_shape(state) if about["network"].startswith("vgg16") else {}
-        model = replace_classifier(build(about["network"], **options), count)
+        model = HEADS[about["head"]](build(about["network"], **options), count)
     load_weights(model, state, file)
     return model, about
 

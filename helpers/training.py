@@ -78,6 +78,7 @@ class History:
 
     rows: list[dict] = field(default_factory=list)
     best_epoch: int = 0
+    seconds_before: float = 0.0  # what came before the first epoch, such as the features of a frozen trunk
 
     def is_best(self) -> bool:
         """True if the last epoch has the lowest validation loss so far; it is then `best_epoch`."""
@@ -88,8 +89,8 @@ class History:
 
     @property
     def seconds(self) -> float:
-        """How long the run took, validation included."""
-        return sum(row["seconds"] for row in self.rows)
+        """How long the run took, validation and what came before the first epoch included."""
+        return self.seconds_before + sum(row["seconds"] for row in self.rows)
 
     def __repr__(self) -> str:
         shown = [
@@ -121,11 +122,13 @@ def fit(
     seed: int = 0,
     device: torch.device | None = None,
     precision: str = "fast",
+    seconds_before: float = 0.0,
     on_best: Callable[[], None] = lambda: None,
     report: Callable[[str], None] = print,
 ) -> History:
     """Train the layers that are not frozen; the model ends with the weights of its best validation epoch.
 
+    `seconds_before`: time already spent, which the history counts too.
     `precision`: "fast" computes in bfloat16 or float16 where that is faster, "float32" always exactly.
     The best epoch is the one with the lowest validation loss; `on_best` is called after each new best, to save it.
     Ctrl-C keeps the best weights so far in the model and raises KeyboardInterrupt.
@@ -140,7 +143,7 @@ def fit(
     optimizer = make_optimizer(model, optimizer, learning_rate, weight_decay)
     scheduler = make_schedule(optimizer, schedule, epochs * len(train_loader))
     scaler = torch.amp.GradScaler(device.type, enabled=choose_precision(device, precision) == torch.float16)
-    history, best = History(), copy_of_weights(model)
+    history, best = History(seconds_before=seconds_before), copy_of_weights(model)
     try:
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()

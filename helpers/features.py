@@ -1,0 +1,239 @@
+"""What a frozen trunk says about each picture: computed once, kept on disk, read back in seconds."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, Subset
+from tqdm import tqdm
+
+from .data import default_workers
+from .models import fingerprint
+from .precision import autocast, choose_precision, to_device
+from .settings import COURSE_ROOT, BadArgument, CourseError, best_device, first_line
+
+FEATURES = COURSE_ROOT / "data" / "features"  # may be deleted at any time: it is computed anew
+DIGITS = 32  # of a picture's digest
+HALF_MAX = torch.finfo(torch.float16).max
+
+# Each view is another look at the same picture, made from the batch (n, 3, height, width) that was decoded once.
+VIEWS = {
+    "plain": lambda pictures: pictures,
+    "flip": lambda pictures: pictures.flip(-1),
+    "zoom": lambda pictures: zoom(pictures),
+    "zoom-flip": lambda pictures: zoom(pictures).flip(-1),
+}
+
+
+def zoom(pictures: Tensor) -> Tensor:
+    """The middle of each picture, 4/5 of its height and width, enlarged to full size."""
+    height, width = pictures.shape[-2:]
+    middle = pictures[..., height // 10 : height - height // 10, width // 10 : width - width // 10]
+    return F.interpolate(middle, size=(height, width), mode="bilinear", antialias=True)
+
+
+@dataclass(frozen=True)
+class Features(Dataset):
+    """The stored features of some pictures; an item is (feature, label), for one index or for a list of them."""
+
+    stored: numpy.ndarray  # (stored pictures, views, *shape of a feature), memory-mapped
+    rows: Tensor  # (pictures,): where each picture stands in `stored`
+    labels: Tensor  # (pictures,), int64
+
+    @property
+    def views(self) -> int:
+        """How many views of each picture there are."""
+        return self.stored.shape[1]
+
+    def __len__(self) -> int:
+        """Every view of every picture counts, the first view of all pictures first."""
+        return len(self.rows) * self.views
+
+    def __getitem__(self, index) -> tuple[Tensor, Tensor]:
+        view, picture = divmod(torch.as_tensor(index).numpy(), len(self.rows))
+        feature = self.stored[self.rows.numpy()[picture], view]
+        return torch.from_numpy(numpy.array(feature, dtype=numpy.float32)), self.labels[picture]
+
+    def first_view(self) -> "Features":
+        """The same pictures, one view each: what validation and test are measured on."""
+        return Features(self.stored[:, :1], self.rows, self.labels)
+
+
+def extract_features(
+    trunk: nn.Module,
+    loader: DataLoader,
+    *,
+    views: tuple[str, ...] = ("plain",),
+    precision: str = "fast",
+    device: torch.device | None = None,
+    folder: Path | None = None,
+    report=print,
+) -> Features:
+    """The trunk's output for every picture of the loader, in the order of its dataset; stored in `folder`.
+
+    A picture is found again by its content, so one that was seen before, under any name, is not computed again,
+    and a changed one is. Other weights, layers, preprocessing, views or precision are stored apart. A run that
+    was stopped goes on where it was; a second process waits and then finds the work done.
+    `views`: names from VIEWS. `precision`: "fast" or "float32", which is exact. The features are kept as float16
+    after a fast pass, else as float32; memory does not grow with their number.
+    Raises BadArgument for a wrong option or a loader that augments, CourseError if the disk can't be written.
+    """
+    if unknown := set(views) - set(VIEWS):
+        raise BadArgument(f"Unknown view {min(unknown)!r}. Choose from: {', '.join(VIEWS)}.")
+    check_not_random(loader.dataset)
+    folder, device = folder or FEATURES, device or best_device()
+    dtype = choose_precision(device, precision)
+    trunk = trunk.to(device, memory_format=torch.channels_last).eval()
+    digests = [content_digest(path) for path, _ in loader.dataset.pictures]
+    store = Store(folder / store_key(trunk, loader.dataset.transform, views, dtype), half=dtype is not None)
+    try:
+        with store.lock():
+            missing = store.missing(digests)
+            if missing:
+                batches = missing_batches(loader.dataset, list(missing.values()), device)
+                batches = tqdm(batches, desc="features", unit="batch", disable=len(missing) < 1000)
+                computed = compute(trunk, batches, views, precision=precision, device=device, report=report)
+                store.append(list(missing), computed)
+            stored, row_of = store.read()
+    except OSError as error:
+        cause = first_line(error)
+        raise CourseError(f"Could not keep features in {folder} ({cause}). Make room there.") from error
+    labels = torch.tensor([label for _, label in loader.dataset.pictures])
+    return Features(stored, torch.tensor([row_of[digest] for digest in digests]), labels)
+
+
+def feature_loader(features: Features, *, batch_size: int = 64, seed: int | None = None) -> DataLoader:
+    """Batches of (features, labels) for `fit` and `evaluate`; shuffled if a seed is given."""
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    order = SequentialSampler(features) if seed is None else RandomSampler(features, generator=generator)
+    # A whole batch is read from the file at once: its indices are the sampler's item.
+    return DataLoader(features, batch_size=None, sampler=BatchSampler(order, batch_size, False), generator=generator)
+
+
+# ----------------------------------------------------------------------------------- what is it?
+
+
+def content_digest(path: Path) -> str:
+    """Hexadecimal digits of the SHA-256 of a file's bytes."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:DIGITS]
+
+
+def store_key(trunk: nn.Module, transform, views: tuple[str, ...], dtype: torch.dtype | None) -> str:
+    """Another key for all that changes a feature: weights, layers, preprocessing, views, precision."""
+    parts = [fingerprint(trunk), repr(trunk), repr(transform), repr(views), repr(dtype)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def check_not_random(dataset: Dataset) -> None:
+    """Raise BadArgument if the dataset gives another tensor each time: nothing fixed could be stored."""
+    if len(dataset) and not torch.equal(dataset[0][0], dataset[0][0]):
+        raise BadArgument("This loader augments its pictures. Make it with augment=False, and choose `views` instead.")
+
+
+# -------------------------------------------------------------------------------- compute, store
+
+
+def missing_batches(dataset: Dataset, positions: list[int], device: torch.device) -> DataLoader:
+    """A loader of the pictures that are not stored yet, in the batch size that suits the device."""
+    batch_size = 32 if device.type == "cpu" else 256
+    workers = default_workers(len(positions))
+    return DataLoader(Subset(dataset, positions), batch_size, num_workers=workers, pin_memory=device.type == "cuda")
+
+
+def compute(
+    trunk: nn.Module, batches, views: tuple[str, ...], *, precision: str, device: torch.device, report=print
+) -> Iterator[Tensor]:
+    """For each batch of n pictures its features (n, views, …), float32 on the CPU.
+
+    A batch that does not fit into memory is halved until it does, and so are those that follow.
+    """
+    most = None  # pictures at once; not known before memory runs out
+    for pictures, _ in batches:
+        done = []
+        while sum(map(len, done)) < len(pictures):
+            part = pictures[sum(map(len, done)) :][:most]
+            try:
+                done.append(forward(trunk, part, views, precision=precision, device=device))
+            except RuntimeError as error:
+                if len(part) == 1 or not is_out_of_memory(error):
+                    raise
+                most = len(part) // 2
+                report(f"Out of memory: going on with {most} pictures at once.")
+        yield torch.cat(done)
+
+
+@torch.inference_mode()
+def forward(trunk: nn.Module, pictures: Tensor, views, *, precision: str, device: torch.device) -> Tensor:
+    """The features (n, views, …) of one batch, float32 on the CPU."""
+    pictures = to_device(pictures, device)
+    with autocast(device, precision):
+        return torch.stack([trunk(VIEWS[view](pictures)).float().cpu() for view in views], dim=1)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """True for the errors that CUDA, MPS and the CPU raise when memory ends."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "memory" in str(error).lower()
+
+
+class Store:
+    """A folder with rows of features in one growing file, and the digests of their pictures in another.
+
+    A row counts once its digest stands there as a whole line; what a killed process left beyond that is cut off.
+    """
+
+    def __init__(self, folder: Path, *, half: bool):
+        self.folder, self.dtype = folder, numpy.float16 if half else numpy.float32
+        self.row_file, self.digest_file, self.shape_file = folder / "rows", folder / "digests", folder / "shape"
+
+    def lock(self) -> FileLock:
+        """For one process at a time; the system frees the lock of a process that dies."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "lock")
+
+    def digests(self) -> list[str]:
+        """The digests of the stored rows, in their order."""
+        lines = self.digest_file.read_text().split("\n") if self.digest_file.exists() else [""]
+        return lines[:-1]  # what follows the last line break is empty, or a part of a digest
+
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one row: (views, …)."""
+        return tuple(map(int, self.shape_file.read_text().split()))
+
+    def missing(self, digests: list[str]) -> dict[str, int]:
+        """Each digest that is not stored, once, with its place in the list."""
+        known = set(self.digests())
+        return {digest: place for place, digest in enumerate(digests) if digest not in known}
+
+    def append(self, digests: list[str], batches: Iterator[Tensor]) -> None:
+        """Write the rows of each batch, and only then their digests, which make them count."""
+        known, start = self.digests(), 0
+        for batch in batches:
+            array = batch.clamp(-HALF_MAX, HALF_MAX).numpy().astype(self.dtype)
+            if not known and not start:
+                self.shape_file.write_text(" ".join(map(str, array.shape[1:])))
+            count, row_bytes = len(known) + start, array[0].nbytes
+            write_at(self.row_file, count * row_bytes, array.tobytes())
+            names = "".join(f"{digest}\n" for digest in digests[start : start + len(array)])
+            write_at(self.digest_file, count * (DIGITS + 1), names.encode())
+            start += len(array)
+
+    def read(self) -> tuple[numpy.ndarray, dict[str, int]]:
+        """The rows, memory-mapped, and where in them each picture stands."""
+        digests = self.digests()
+        rows = numpy.memmap(self.row_file, self.dtype, mode="r", shape=(len(digests), *self.shape()))
+        return rows, {digest: row for row, digest in enumerate(digests)}
+
+
+def write_at(file: Path, position: int, content: bytes) -> None:
+    """Write into a file at a position, and end it there."""
+    with open(file, "r+b" if file.exists() else "wb") as opened:
+        opened.seek(position)
+        opened.write(content)
+        if opened.tell() < file.stat().st_size:
+            opened.truncate()

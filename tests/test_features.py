@@ -1,0 +1,280 @@
+"""Features of a frozen trunk: equal to the full model's, stored once, never stale."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from helpers import features, models, precision, training
+from helpers.data import PictureDataset, eval_transform, train_transform
+from helpers.settings import BadArgument, CourseError
+
+CPU = torch.device("cpu")
+SIZE = 32
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Nine small pictures of random dots, as (path, label)."""
+    random = numpy.random.default_rng(0)
+    found = []
+    for number in range(9):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(random.integers(0, 256, (40, 48, 3), dtype=numpy.uint8)).save(path)
+        found.append((path, number % 2))
+    return found
+
+
+def loader_of(pictures, transform=None, size=SIZE):
+    return DataLoader(PictureDataset(pictures, transform or eval_transform(size), size=size), batch_size=4)
+
+
+def slim_model(name="vgg16", head="full"):
+    torch.manual_seed(0)
+    if name.startswith("vgg16"):
+        model = models.VGG16(batch_norm=name == "vgg16_bn", width=1 / 16, image_size=SIZE)
+    else:
+        model = models.build(name)
+    return models.freeze_base_layers(models.HEADS[head](model, 2)).eval()
+
+
+class Counting(nn.Module):
+    """A trunk that counts the pictures it was asked about; each feature is a mean of colour."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.scale = [], nn.Parameter(torch.ones(()))
+
+    def forward(self, batch):
+        self.seen.append(len(batch))
+        return batch.mean((2, 3)) * self.scale
+
+
+def extract(trunk, pictures, folder, **options):
+    options = {"precision": "float32", "device": CPU, "folder": folder / "features", **options}
+    return features.extract_features(trunk, loader_of(pictures), **options)
+
+
+def values(found):
+    """All features, in order, and their labels."""
+    return found[list(range(len(found)))]
+
+
+# ---- equal to the full model
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [(name, "linear") for name in models.BACKBONES] + [("vgg16", "full"), ("vgg16_bn", "full"), ("resnet18", "full")],
+)
+def test_head_on_stored_features_gives_the_full_models_logits(pictures, tmp_path, name, head):
+    model = slim_model(name, head)
+    trunk, part = models.split_model(model)
+    found, labels = values(extract(trunk, pictures, tmp_path))
+    batch = torch.stack([picture for picture, _ in loader_of(pictures).dataset])
+    with torch.inference_mode():
+        torch.testing.assert_close(part(found), model(batch), atol=1e-5, rtol=1e-5)
+    assert labels.tolist() == [label for _, label in pictures]
+
+
+def test_views_are_the_flipped_and_the_zoomed_picture(pictures, tmp_path):
+    trunk = nn.Flatten()
+    found, labels = values(extract(trunk, pictures, tmp_path, views=("plain", "flip", "zoom")))
+    batch = torch.stack([picture for picture, _ in loader_of(pictures).dataset])
+    middle = batch[..., 3:29, 3:29]
+    expected = [batch, batch.flip(3), F.interpolate(middle, size=(SIZE, SIZE), mode="bilinear", antialias=True)]
+    torch.testing.assert_close(found, torch.cat(expected).flatten(1), atol=1e-6, rtol=0)
+    assert labels.tolist() == 3 * [label for _, label in pictures]
+
+
+def test_what_fit_teaches_the_head_the_model_has_learned(pictures, tmp_path):
+    model = slim_model(head="linear")
+    trunk, head = models.split_model(model)
+    base, before = models.fingerprint(model.features), models.fingerprint(model)
+    found = extract(trunk, pictures, tmp_path)
+    training.fit(head, features.feature_loader(found, batch_size=4, seed=0), features.feature_loader(found),
+                 epochs=2, device=CPU, precision="float32", report=lambda line: None)  # fmt: skip
+    assert models.fingerprint(model.features) == base
+    assert models.fingerprint(model) != before
+    by_head = training.evaluate(head, features.feature_loader(found), device=CPU, precision="float32")
+    by_model = training.evaluate(model, loader_of(pictures), device=CPU, precision="float32")
+    torch.testing.assert_close(by_head.probabilities, by_model.probabilities, atol=1e-5, rtol=0)
+
+
+def test_the_loader_gives_every_item_once_and_shuffles_by_seed(pictures, tmp_path):
+    found = extract(Counting(), pictures, tmp_path, views=("plain", "flip"))
+    loader = features.feature_loader(found, batch_size=4, seed=0)
+    batches = list(loader)
+    assert [len(labels) for _, labels in batches] == [4, 4, 4, 4, 2] == [4] * (len(loader) - 1) + [2]
+    everything = torch.cat([batch for batch, _ in batches])
+    assert not torch.equal(everything, values(found)[0])
+    assert sorted(everything.tolist()) == sorted(values(found)[0].tolist())
+    again = torch.cat([batch for batch, _ in features.feature_loader(found, batch_size=4, seed=0)])
+    assert torch.equal(again, everything)
+
+
+# ---- computed once, never stale
+
+
+def test_a_picture_is_computed_once_whatever_its_name_and_place(pictures, tmp_path):
+    trunk = Counting()
+    first, _ = values(extract(trunk, pictures[:5], tmp_path))
+    assert sum(trunk.seen) == 5
+    copy = tmp_path / "copy.png"
+    shutil.copy(pictures[0][0], copy)
+    found, labels = values(extract(trunk, [(copy, 1), *pictures[::-1]], tmp_path))
+    assert sum(trunk.seen) == 9
+    assert torch.equal(found[0], first[0])
+    assert torch.equal(found[-5:], first.flip(0))
+    assert labels.tolist() == [1, *(label for _, label in pictures[::-1])]
+
+
+@pytest.mark.parametrize("change", ["picture", "weights", "size", "views", "layers", "precision"])
+def test_whatever_changes_a_feature_is_computed_anew(pictures, tmp_path, change, monkeypatch):
+    monkeypatch.setattr(precision, "bfloat16_pays", lambda: True)
+    trunk = Counting()
+    extract(trunk, pictures, tmp_path)
+    options, size, expected = {}, SIZE, 9
+    if change == "picture":
+        Image.new("RGB", (40, 40), "red").save(pictures[3][0])
+        expected = 1
+    elif change == "weights":
+        trunk.scale.data += 1e-3
+    elif change == "size":
+        size = SIZE + 8
+    elif change == "views":
+        options["views"] = ("flip",)
+    elif change == "layers":
+        trunk.extra = nn.ReLU()
+    else:
+        options["precision"] = "fast"
+    trunk.seen.clear()
+    options = {"precision": "float32", "device": CPU, "folder": tmp_path / "features", **options}
+    features.extract_features(trunk, loader_of(pictures, size=size), **options)
+    assert sum(trunk.seen) == expected
+
+
+def test_fast_features_are_kept_in_half_the_space_and_close(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "bfloat16_pays", lambda: True)
+    trunk, _ = models.split_model(slim_model())
+    exact, fast = (extract(trunk, pictures, tmp_path, precision=name) for name in ("float32", "fast"))
+    assert (exact.stored.dtype, fast.stored.dtype) == (numpy.float32, numpy.float16)
+    torch.testing.assert_close(values(fast)[0], values(exact)[0], atol=0.02, rtol=0.05)
+
+
+def test_a_stopped_run_goes_on_where_it_was(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        features, "missing_batches", lambda dataset, places, device: [dataset_batch(dataset, p) for p in places]
+    )
+    trunk, whole = Counting(), values(extract(Counting(), pictures, tmp_path / "whole"))[0]
+
+    def stop_at_the_sixth(batch):
+        if len(trunk.seen) == 6:
+            raise KeyboardInterrupt
+        return batch
+
+    trunk.register_forward_pre_hook(lambda module, inputs: stop_at_the_sixth(*inputs))
+    with pytest.raises(KeyboardInterrupt):
+        extract(trunk, pictures, tmp_path)
+    trunk._forward_pre_hooks.clear()
+    (row_file,) = tmp_path.glob("features/*/rows")
+    with open(row_file, "ab") as rows, open(row_file.with_name("digests"), "ab") as digests:
+        rows.write(b"half a row")  # as a killed process may leave it
+        digests.write(b"half a digest")
+    trunk.seen.clear()
+    assert torch.equal(values(extract(trunk, pictures, tmp_path))[0], whole)
+    assert len(trunk.seen) == 3
+    trunk.seen.clear()
+    assert torch.equal(values(extract(trunk, pictures, tmp_path))[0], whole)
+    assert not trunk.seen
+
+
+def dataset_batch(dataset, place):
+    """A batch of one picture."""
+    picture, label = dataset[place]
+    return picture[None], torch.tensor([label])
+
+
+def extract_slowly(pictures, folder):
+    """For another process: a trunk that takes its time."""
+    trunk = Counting()
+    trunk.register_forward_pre_hook(lambda module, inputs: time.sleep(0.3))
+    extract(trunk, pictures, folder)
+    os._exit(0 if sum(trunk.seen) == 9 else 17)  # 17: somebody else did some of the work
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, so that the child is there at once")
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_second_process_waits_and_a_killed_one_holds_nobody_up(pictures, tmp_path, killed):
+    child = multiprocessing.get_context("fork").Process(target=extract_slowly, args=(pictures, tmp_path))
+    child.start()
+    while not list(tmp_path.glob("features/*/lock")):
+        time.sleep(0.01)
+    time.sleep(0.05)
+    if killed:
+        os.kill(child.pid, signal.SIGKILL)
+    trunk = Counting()
+    found, _ = values(extract(trunk, pictures, tmp_path))
+    child.join()
+    assert child.exitcode == (-signal.SIGKILL if killed else 0)
+    assert sum(trunk.seen) == (9 if killed else 0)
+    torch.testing.assert_close(found, values(extract(Counting(), pictures, tmp_path / "other"))[0])
+
+
+# ---- memory
+
+
+def test_a_batch_that_does_not_fit_is_halved_with_one_line_said(pictures, tmp_path):
+    trunk, lines = Counting(), []
+
+    def at_most_two(module, inputs):
+        if len(inputs[0]) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    trunk.register_forward_pre_hook(at_most_two)
+    found, _ = values(extract(trunk, pictures, tmp_path, report=lines.append))
+    assert lines == [f"Out of memory: going on with {number} pictures at once." for number in (4, 2)]
+    assert trunk.seen == [2, 2, 2, 2, 1]
+    assert torch.equal(found, values(extract(Counting(), pictures, tmp_path / "other"))[0])
+
+
+def test_other_errors_and_a_single_picture_that_does_not_fit_are_not_hidden(pictures, tmp_path):
+    for message in ("shapes cannot be multiplied", "CUDA out of memory"):
+        trunk = Counting()
+        trunk.register_forward_pre_hook(lambda module, inputs, m=message: (_ for _ in ()).throw(RuntimeError(m)))
+        with pytest.raises(RuntimeError, match=message):
+            extract(trunk, pictures, tmp_path, report=lambda line: None)
+
+
+def test_rows_are_read_from_the_file_not_held_in_memory(pictures, tmp_path):
+    found = extract(Counting(), pictures, tmp_path)
+    assert isinstance(found.stored, numpy.memmap)
+
+
+# ---- bad input
+
+
+def test_wrong_options_are_named(pictures, tmp_path):
+    with pytest.raises(BadArgument, match=r"Unknown view 'mirror'. Choose from: plain, flip"):
+        extract(Counting(), pictures, tmp_path, views=("mirror",))
+    with pytest.raises(BadArgument, match=r"'half'.*fast, float32"):
+        extract(Counting(), pictures, tmp_path, precision="half")
+    loader = loader_of(pictures, train_transform(SIZE))
+    with pytest.raises(BadArgument, match="augment=False"):
+        features.extract_features(Counting(), loader, device=CPU, folder=tmp_path / "features")
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(pictures, tmp_path):
+    (tmp_path / "features").write_text("a file is in the way")
+    with pytest.raises(CourseError, match="Could not keep features in"):
+        extract(Counting(), pictures, tmp_path)
