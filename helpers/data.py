@@ -6,18 +6,16 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from .downloads import fetch, find_archive, unpack
-from .settings import DOWNLOADS, SAMPLE, BadArgument, CourseError, Setting
+from .pictures import SUFFIXES, cores, in_threads, is_readable, load_picture
+from .settings import DOWNLOADS, SAMPLE, BadArgument, Setting
 from .tables import format_table
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 SPLIT_FOLDERS = {"train": ["train"], "validation": ["val", "validation"], "test": ["test"]}
 # How much of the largest split there is goes to a split that is missing.
 SHARES = {"train": 0.6, "test": 0.2, "validation": 0.2}
@@ -111,12 +109,8 @@ def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
 
 def read_folder(folder: Path, *, name: str, seed: int = 0, split_folders=SPLIT_FOLDERS) -> Splits:
     """Splits from `folder`: split folders with class folders inside, or class folders directly."""
-    if not folder.is_dir():
-        raise BadArgument(f"There is no folder {folder}.")
-    found, left_out = {}, []
-    parts = {s: folder / n for s, names in split_folders.items() for n in names if (folder / n).is_dir()}
-    for split, part in (parts or {"all": folder}).items():
-        found[split] = read_classes(part, left_out)
+    files = list_pictures(folder, split_folders=split_folders)
+    found, left_out = keep_readable(files)
     classes = check_classes(found, folder)
     if "all" in found:
         found["train"] = found.pop("all")
@@ -126,24 +120,51 @@ def read_folder(folder: Path, *, name: str, seed: int = 0, split_folders=SPLIT_F
     return Splits(name, classes, **pictures, left_out=left_out)
 
 
-def read_classes(folder: Path, left_out: list[Path]) -> dict[str, list[Path]]:
-    """The readable pictures of each class folder; hidden folders are no classes."""
-    found = {}
-    for class_folder in sorted(child for child in folder.iterdir() if child.is_dir() and child.name[0] not in "._"):
-        files = sorted(f for f in class_folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.name[0] != ".")
-        readable = [file for file in files if is_picture(file)]
-        left_out += sorted(set(files) - set(readable))
-        found[class_folder.name] = readable
-    return found
+def list_pictures(folder: Path, *, split_folders=SPLIT_FOLDERS) -> dict[str, dict[str, list[Path]]]:
+    """The files named like pictures, by split and class; the only split is "all" where there are no split folders."""
+    if not folder.is_dir():
+        raise BadArgument(f"There is no folder {folder}.")
+    parts = {s: folder / n for s, names in split_folders.items() for n in names if (folder / n).is_dir()}
+    return {
+        split: {child.name: class_pictures(child) for child in sorted(part.iterdir()) if is_class_folder(child)}
+        for split, part in (parts or {"all": folder}).items()
+    }
 
 
-def is_picture(file: Path) -> bool:
-    """True if the file starts like a picture that Pillow knows; its end is not looked at."""
-    try:
-        with Image.open(file):
-            return True
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
+def is_class_folder(path: Path) -> bool:
+    """True for a folder that is not hidden."""
+    return path.is_dir() and not is_hidden_folder(path.name)
+
+
+def is_hidden_folder(name: str) -> bool:
+    """True for the folders of programs, such as .ipynb_checkpoints and __MACOSX."""
+    return name[0] in "._"
+
+
+def class_pictures(folder: Path) -> list[Path]:
+    """The files in a class folder, at any depth, that are named like pictures; nothing hidden."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden_folder(name)]  # the others are not entered
+        found += [Path(place, name) for name in names if is_picture_name(name)]
+    return sorted(found)
+
+
+def is_picture_name(name: str) -> bool:
+    """True if a visible file of this name should be a picture."""
+    return Path(name).suffix.lower() in SUFFIXES and name[0] != "."
+
+
+def keep_readable(files: dict[str, dict[str, list[Path]]]) -> tuple[dict[str, dict[str, list[Path]]], list[Path]]:
+    """The same without the files that can't be decoded, and those files."""
+    every = [path for part in files.values() for paths in part.values() for path in paths]
+    # So long work needs a bar; the sample takes less than a second.
+    answers = dict(zip(every, in_threads(is_readable, every, title="checking pictures", delay=3), strict=True))
+    kept = {
+        split: {name: [path for path in paths if answers[path]] for name, paths in part.items()}
+        for split, part in files.items()
+    }
+    return kept, [path for path in every if not answers[path]]
 
 
 def check_classes(found: dict[str, dict[str, list]], folder: Path) -> list[str]:
@@ -183,38 +204,6 @@ def check_every_class(pictures: dict[str, list], classes: list[str], folder: Pat
                 f"Class {name!r} in {folder} has {total} readable pictures and none for the split {split}; "
                 "every class needs at least three, one for each of train, validation and test."
             )
-
-
-# ------------------------------------------------------------------------------ file to picture
-
-
-def load_picture(path: str | Path, *, at_least: int | None = None) -> Image.Image:
-    """The picture in a file as RGB, upright; the first frame if it moves, white where it is transparent.
-
-    `at_least`: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its sides
-    stay at least this many pixels, which is faster. Raises CourseError if the file can't be decoded.
-    """
-    try:
-        with Image.open(path) as picture:
-            if at_least:
-                picture.draft("RGB", (at_least, at_least))
-            return to_rgb(ImageOps.exif_transpose(picture))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CourseError(f"{path} can't be read as a picture. Replace it or take it out of the folder.") from error
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any of Pillow's modes to 8-bit RGB."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = numpy.asarray(picture, dtype=numpy.float32)
-        # Pillow's own conversion would cut 16-bit values off at 255 instead of scaling them.
-        scale = 255 / 65535 if picture.mode.startswith("I;16") or values.max() > 255 else 1
-        return Image.fromarray((values * scale).clip(0, 255).astype(numpy.uint8)).convert("RGB")
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
 
 
 # ----------------------------------------------------------------------------- picture to tensor
@@ -292,4 +281,4 @@ def default_workers(pictures: int) -> int:
     # On Windows and macOS each worker starts Python anew, and in a notebook it may never come up.
     if sys.platform != "linux" or pictures < 1000:
         return 0
-    return min(8, len(os.sched_getaffinity(0)))
+    return min(8, cores())

@@ -227,11 +227,25 @@ def test_weights_that_cannot_be_used_are_one_line(pictures, slim, capsys, tmp_pa
     assert "damaged" in refused(capsys, tmp_path, *train, tmp_path / "cut.safetensors")
 
 
-def test_a_picture_that_is_cut_short_ends_the_run_with_its_name(pictures, capsys, tmp_path):
-    """Its header is whole, so the audit of the folder lets it pass."""
-    whole = tmp_path / "whole.jpg"
-    Image.effect_noise((300, 300), 80).save(whole)
-    (pictures / "ants" / "cut.jpg").write_bytes(whole.read_bytes()[:3000])
+@pytest.fixture
+def cut(pictures, tmp_path):
+    """A JPEG in the folder whose header is whole and whose end is missing."""
+    Image.effect_noise((300, 300), 80).save(tmp_path / "whole.jpg")
+    (pictures / "ants" / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:3000])
+
+
+@pytest.mark.usefixtures("cut")
+def test_a_picture_that_is_cut_short_is_left_out_before_training(pictures, capsys):
+    assert run("train", "scratch", "--data", pictures) == 0
+    captured = capsys.readouterr()
+    assert "left out, not readable: 1" in captured.out
+    assert "cut.jpg" in captured.out
+    assert captured.err == ""
+
+
+@pytest.mark.usefixtures("cut")
+def test_a_picture_that_is_damaged_after_the_check_ends_the_run_with_its_name(pictures, capsys, monkeypatch):
+    monkeypatch.setattr(data, "is_readable", lambda path: True)
     assert run("train", "scratch", "--data", pictures) == 1
     errors = capsys.readouterr().err
     assert "cut.jpg can't be read" in errors
