@@ -43,7 +43,7 @@ class Setting:
 
 
 SETTINGS = {
-    "sample": Setting("sample", 64, 96, 12, 5, weights=str(SAMPLE / "vgg16_slim.safetensors")),
+    "sample": Setting("sample", 64, 96, 14, 5, weights=str(SAMPLE / "vgg16_slim.safetensors")),
     "photos": Setting("photos", 128, 224, 30, 8),
     "photos-full": Setting("photos-full", 128, 224, 15, 3),
 }
