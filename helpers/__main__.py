@@ -1,9 +1,10 @@
-"""The course from the command line: `python -m helpers compare|train|predict`."""
+"""The course from the command line: `python -m helpers compare|train|predict|audit`."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from .auditing import audit
 from .data import load_splits
 from .models import BACKBONES
 from .plots import learning_curves
@@ -64,6 +65,10 @@ def parser() -> argparse.ArgumentParser:
     use.add_argument("run", metavar="RUN_DIR", type=Path, help="the folder of a training run")
     use.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
     use.set_defaults(command=predict_command)
+    look = commands.add_parser("audit", help="look for damaged, odd and repeated pictures in a folder; change nothing")
+    look.add_argument("folder", metavar="DIR", type=Path)
+    look.add_argument("--out", metavar="FILE", type=Path, help="write all findings as CSV")
+    look.set_defaults(command=audit_command)
     return top
 
 
@@ -126,6 +131,25 @@ def predict_command(options: argparse.Namespace) -> int:
         except CourseError as error:
             status = complain(error, status=1)
     return status
+
+
+def audit_command(options: argparse.Namespace) -> None:
+    """Print what the audit of a folder found; write it as CSV if asked to."""
+    if options.out:
+        check_new_file(options.out)
+    report = audit(options.folder)
+    print(report)
+    print(f"{report.seconds:.1f} s, {report.pictures / report.seconds:,.0f} pictures a second")
+    if options.out:
+        report.save(options.out)
+        print(f"written: {options.out}")
+
+
+def check_new_file(file: Path) -> None:
+    """Raise BadArgument if the file can't be written, before any work is done for it."""
+    if file.is_dir():
+        raise BadArgument(f"{file} is a folder; --out takes the name of a file.")
+    check_writable(file.parent)
 
 
 if __name__ == "__main__":

@@ -158,8 +158,7 @@ def is_picture_name(name: str) -> bool:
 def keep_readable(files: dict[str, dict[str, list[Path]]]) -> tuple[dict[str, dict[str, list[Path]]], list[Path]]:
     """The same without the files that can't be decoded, and those files."""
     every = [path for part in files.values() for paths in part.values() for path in paths]
-    # So long work needs a bar; the sample takes less than a second.
-    answers = dict(zip(every, in_threads(is_readable, every, title="checking pictures", delay=3), strict=True))
+    answers = dict(zip(every, in_threads(is_readable, every, title="checking pictures"), strict=True))
     kept = {
         split: {name: [path for path in paths if answers[path]] for name, paths in part.items()}
         for split, part in files.items()

@@ -35,6 +35,8 @@ def load_picture(path: str | Path, *, at_least: int | None = None) -> Image.Imag
 def open_picture(path: str | Path) -> Iterator[Image.Image]:
     """The picture in a file, not yet decoded; any error of Pillow's, now or in decoding it, becomes a CourseError."""
     try:
+        if not os.path.isfile(path):
+            raise OSError("no file, or not one that ends")  # a pipe would be waited for
         with Image.open(path) as picture:
             yield picture
     # A damaged file makes Pillow stumble anywhere: OSError, SyntaxError, ValueError, struct.error, KeyError and more.
@@ -84,20 +86,22 @@ def is_readable(path: Path) -> bool:
     return True
 
 
-def in_threads(work: Callable, files: list[Path], *, title: str, delay: float = 0) -> list:
-    """What `work` returns for every file, in order; a thread for each processor core, and a progress bar.
+def in_threads(work: Callable, files: list[Path], *, title: str) -> list:
+    """What `work` returns for every file, in order; a thread for each processor core.
 
-    The bar appears on standard error after `delay` seconds. Threads are enough, since Pillow decodes without
-    holding Python's lock, and unlike processes they start at once on every system.
+    Threads are enough, since Pillow decodes without holding Python's lock, and unlike processes they start at once
+    on every system. What takes longer than two seconds shows a progress bar on standard error.
     """
     Image.init()  # loads the readers of all formats: threads that do so at the same time may miss one
-    chunks = [files[i : i + 32] for i in range(0, len(files), 32)]  # handing over single files would take longer
+    # Handing over small pictures one by one would take long; large pieces would leave threads idle at the end.
+    size = min(32, len(files) // (8 * cores()) + 1)
+    pieces = [files[i : i + size] for i in range(0, len(files), size)]
     pool = ThreadPoolExecutor(cores())
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture, the caller says
-            results = chain.from_iterable(pool.map(lambda chunk: [work(file) for file in chunk], chunks))
-            return list(tqdm(results, total=len(files), desc=title, unit=" files", delay=delay))
+            results = chain.from_iterable(pool.map(lambda piece: [work(file) for file in piece], pieces))
+            return list(tqdm(results, total=len(files), desc=title, unit=" files", delay=2))
     finally:
         pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait for all that is left
 

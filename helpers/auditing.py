@@ -1,0 +1,301 @@
+"""The audit of a folder of pictures: what is in it that a learner would rather know before training.
+
+It reads and reports. It changes and deletes nothing; the loaders leave out what it calls unreadable.
+"""
+
+import csv
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+from numpy import ndarray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from .data import is_hidden_folder, is_picture_name, list_pictures
+from .pictures import SUFFIXES, decode, in_threads, is_transparent, open_picture
+from .settings import BadArgument, CourseError, first_line
+from .tables import format_table
+
+# Every kind of finding, and what loading does with such a file.
+KINDS = {
+    "unreadable": "left out",
+    "enormous": "slow",
+    "tiny": "enlarged",
+    "wrong extension": "as what it is",
+    "converted": "made RGB",
+    "turned": "put upright",
+    "duplicate": "kept",
+    "duplicate across splits": "kept",
+    "duplicate across classes": "kept",
+    "near-duplicate": "kept",
+    "near-duplicate across splits": "kept",
+    "near-duplicate across classes": "kept",
+    "stray file": "ignored",
+    "hidden folder": "ignored",
+}
+TINY = 32  # pixels; five halvings, as in VGG16, leave nothing of a shorter side
+SIDE = 16  # pixels of the thumbnails that are compared
+SIMILAR = 0.96  # the correlation of two thumbnails from which they count as one picture
+SPLIT_ORDER = ["test", "validation", "train", "all"]  # of two copies the later is named, which is the one to drop
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about one file or folder."""
+
+    kind: str
+    path: Path
+    detail: str
+    other: Path | None = None  # the picture that this one repeats
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit found; prints as a table."""
+
+    folder: Path
+    pictures: int  # files looked into
+    healthy: int  # of them could be decoded
+    without_jfif: int  # of the healthy ones a filter for the letters JFIF would throw away
+    findings: list[Finding]
+    seconds: float
+
+    def of(self, kind: str) -> list[Finding]:
+        """The findings of one kind; raises BadArgument if there is no such kind."""
+        if kind not in KINDS:
+            raise BadArgument(f"{kind!r} is no kind of finding. Choose from: {', '.join(KINDS)}.")
+        return [finding for finding in self.findings if finding.kind == kind]
+
+    def __str__(self) -> str:
+        found = {kind: self.of(kind) for kind in KINDS if self.of(kind)}
+        rows = [[kind, f"{len(of):,}", KINDS[kind], self.describe(of[0])] for kind, of in found.items()]
+        table = format_table(["finding", "count", "when loaded", "first example"], rows, left=(0, 2, 3))
+        return (
+            f"{self.pictures:,} pictures, {self.healthy:,} of them readable\n"
+            f"{table if rows else 'nothing found'}\n"
+            f"A filter for the letters JFIF would throw away {self.without_jfif:,} of the readable ones."
+        )
+
+    __repr__ = __str__
+
+    def describe(self, finding: Finding) -> str:
+        """A finding as one line of text."""
+        line = f"{self.name(finding.path)}: {finding.detail}"
+        return f"{line} {self.name(finding.other)}" if finding.other else line
+
+    def name(self, path: Path) -> str:
+        """A path within the folder, printable whatever its letters."""
+        return path.relative_to(self.folder).as_posix().encode("utf-8", "backslashreplace").decode()
+
+    def save(self, file: str | Path) -> None:
+        """Write all findings as CSV, whole or not at all: kind, path, detail, and the picture that it repeats."""
+        temporary = Path(f"{file}.part")
+        try:
+            with open(temporary, "w", encoding="utf-8", newline="") as out:
+                csv.writer(out).writerows([["kind", "path", "detail", "other"], *map(self.row, self.findings)])
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def row(self, finding: Finding) -> list[str]:
+        """A finding as a line of the CSV file."""
+        other = self.name(finding.other) if finding.other else ""
+        return [finding.kind, self.name(finding.path), finding.detail, other]
+
+
+def audit(folder: str | Path) -> Report:
+    """Decode every picture in `folder` once and report what is odd about the files and folders in it.
+
+    Class folders are found as the loaders find them. Raises BadArgument if there is no such folder.
+    """
+    start, folder = time.perf_counter(), Path(folder)
+    places = {
+        path: (split, name)
+        for split, classes in list_pictures(folder).items()
+        for name, paths in classes.items()
+        for path in paths
+    }
+    files, findings = list_others(folder, places)
+    order = sorted([*places, *files], key=lambda path: (SPLIT_ORDER.index(places.get(path, ("all", ""))[0]), path))
+    looks = in_threads(look_at, order, title="audit")
+    healthy = [look for look in looks if look.thumbnail]
+    findings += [finding for look in looks for finding in look.findings]
+    findings += find_copies(healthy, places)
+    findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.path))
+    without_jfif = sum(not look.jfif for look in healthy)
+    return Report(folder, len(looks), len(healthy), without_jfif, findings, time.perf_counter() - start)
+
+
+# ------------------------------------------------------------------------- what is never loaded
+
+
+def list_others(folder: Path, places: dict) -> tuple[list[Path], list[Finding]]:
+    """Pictures outside the class folders, and a finding for every file and folder that loading ignores."""
+    pictures, findings = [], []
+    for place, folders, names in os.walk(folder):
+        hidden = [Path(place, name) for name in folders if is_hidden_folder(name)]
+        findings += [Finding("hidden folder", path, hidden_detail(path)) for path in hidden]
+        folders[:] = [name for name in folders if not is_hidden_folder(name)]
+        for path in (Path(place, name) for name in names if Path(place, name) not in places):
+            findings.append(Finding("stray file", path, stray_detail(path)))
+            pictures += [path] if is_picture_name(path.name) else []
+    return pictures, findings
+
+
+def hidden_detail(folder: Path) -> str:
+    """How much lies in a hidden folder."""
+    count = sum(path.is_file() for path in folder.rglob("*"))
+    return f"{count:,} files; would be a class to whoever takes every folder for one"
+
+
+def stray_detail(path: Path) -> str:
+    """Why a file is not loaded."""
+    if is_picture_name(path.name):
+        return "outside the class folders"
+    try:
+        with open_picture(path) as picture:
+            return f"holds a {picture.format} picture, but is hidden or not named like one"
+    except CourseError:
+        return "not a picture"
+
+
+# ---------------------------------------------------------------------------------- one picture
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a file gives; without a thumbnail if it could not be decoded."""
+
+    path: Path
+    findings: list[Finding]
+    thumbnail: bytes = b""
+    jfif: bool = False
+
+
+def look_at(path: Path) -> Look:
+    """Decode a picture, small, and note what is odd about it."""
+    try:
+        with open_picture(path) as picture:
+            oddities = find_oddities(picture, path.suffix.lower())
+            upright = decode(picture, at_least=2 * SIDE)
+    except CourseError as error:
+        return Look(path, [Finding("unreadable", path, why_unreadable(path, error.__cause__))])
+    # Shades of grey, 8 bits, row by row.
+    thumbnail = upright.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR).tobytes()
+    return Look(path, [Finding(kind, path, detail) for kind, detail in oddities], thumbnail, begins_with_jfif(path))
+
+
+def find_oddities(picture: Image.Image, suffix: str) -> list[tuple[str, str]]:
+    """(kind, detail) of what is odd about a picture that is opened but not decoded."""
+    width, height = picture.size
+    limit, size = Image.MAX_IMAGE_PIXELS, f"{width} × {height} pixels"
+    content = "JPEG" if picture.format == "MPO" else picture.format  # MPO: several JPEGs in one file, the first is used
+    return [
+        *([("enormous", size)] if limit and width * height > limit else []),
+        *([("tiny", size)] if min(width, height) < TINY else []),
+        *([("wrong extension", f"holds a {content} picture")] if content != SUFFIXES[suffix] else []),
+        *([("converted", colours(picture))] if colours(picture) != "RGB" else []),
+        *(
+            [("turned", "by its EXIF note")]
+            if picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+            else []
+        ),
+    ]
+
+
+def colours(picture: Image.Image) -> str:
+    """How a picture stores its colours, in words; RGB if that is how it is loaded."""
+    if is_transparent(picture):
+        return "transparent, becomes white"
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return "more than 8 bits a value"
+    return {"1": "black and white", "L": "grey", "P": "palette"}.get(picture.mode, picture.mode)
+
+
+def why_unreadable(path: Path, error: BaseException) -> str:
+    """What is wrong with a file that can't be decoded, in a few words."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"enormous: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
+    if not path.is_file():
+        return "not a file"
+    if isinstance(error, PermissionError):
+        return "may not be opened"
+    if path.stat().st_size == 0:
+        return "empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture"
+    return f"cut short or damaged ({first_line(error)})"
+
+
+def begins_with_jfif(path: Path) -> bool:
+    """The popular test for a healthy picture, for comparison: it knows only one kind of JPEG."""
+    with open(path, "rb") as file:
+        return b"JFIF" in file.read(10)
+
+
+# --------------------------------------------------------------------------------------- copies
+
+
+def find_copies(looks: list[Look], places: dict) -> list[Finding]:
+    """Exact and near duplicates; each finding names a picture and an earlier one that it repeats."""
+    first_of, originals, findings = {}, [], []
+    for look, content in zip(looks, contents(looks), strict=True):
+        if content in first_of:
+            kind = across("duplicate", places.get(look.path), places.get(first_of[content]))
+            findings.append(Finding(kind, look.path, "the same file as", first_of[content]))
+        else:
+            first_of[content] = look.path
+            originals.append(look)
+    for index, earlier, correlation in find_similar([look.thumbnail for look in originals]):
+        path, other = originals[index].path, originals[earlier].path
+        kind = across("near-duplicate", places.get(path), places.get(other))
+        findings.append(Finding(kind, path, f"correlation {correlation:.3f} with", other))
+    return findings
+
+
+def across(kind: str, place: tuple[str, str] | None, other: tuple[str, str] | None) -> str:
+    """The kind of a copy by the (split, class) of both; two classes weigh more than two splits."""
+    if not place or not other or place == other:
+        return kind
+    return f"{kind} across classes" if place[1] != other[1] else f"{kind} across splits"
+
+
+def contents(looks: list[Look]) -> list:
+    """For every picture a key that is equal only for equal files.
+
+    Equal files have equal thumbnails, so only files whose thumbnail is not unique are read again.
+    """
+    counts = {}
+    for look in looks:
+        counts[look.thumbnail] = counts.get(look.thumbnail, 0) + 1
+    return [
+        hashlib.sha256(look.path.read_bytes()).digest() if counts[look.thumbnail] > 1 else look.thumbnail
+        for look in looks
+    ]
+
+
+def find_similar(thumbnails: list[bytes], *, block: int = 512) -> list[tuple[int, int, float]]:
+    """(index, index of the most similar one before it, correlation) of every picture that repeats an earlier one."""
+    vectors, found = standardise(thumbnails), []
+    for start in range(0, len(vectors), block):
+        rows = vectors[start : start + block]
+        correlation = rows @ vectors[: start + len(rows)].T
+        correlation[:, start:] = numpy.tril(correlation[:, start:], -1)  # with itself and with later ones: no matter
+        best = correlation.argmax(axis=1)
+        similarity = correlation[numpy.arange(len(rows)), best]
+        found += [
+            (start + int(i), int(best[i]), float(similarity[i])) for i in numpy.flatnonzero(similarity >= SIMILAR)
+        ]
+    return found
+
+
+def standardise(thumbnails: list[bytes]) -> ndarray:
+    """Thumbnails as float32 rows (count, SIDE × SIDE) of mean 0 and length 1, so that products are correlations."""
+    rows = numpy.frombuffer(b"".join(thumbnails), dtype=numpy.uint8).reshape(-1, SIDE * SIDE).astype(numpy.float32)
+    rows -= rows.mean(axis=1, keepdims=True)
+    # Hardly any contrast is hardly any evidence: such rows become 0 and resemble nothing.
+    rows[rows.std(axis=1) < 2] = 0
+    return rows / numpy.maximum(numpy.linalg.norm(rows, axis=1, keepdims=True), 1)

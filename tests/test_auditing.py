@@ -1,0 +1,510 @@
+"""The audit: every planted fault is found, nothing healthy is accused, and the loaders agree with it."""
+
+import csv
+import hashlib
+import io
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy
+import pytest
+from PIL import Image, ImageEnhance
+
+import helpers
+from helpers import auditing, data, pictures
+from helpers.__main__ import main
+from helpers.settings import SAMPLE, BadArgument, CourseError, choose_setting
+
+ORIENTATION = 0x0112
+SIZES = (None, 32, 83, 125, 291)  # what load_picture is asked for by models of 64, 96 and 224 pixels, and by nobody
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """A copy of the sample's pictures, which are healthy."""
+    for split in ("train", "val", "test"):
+        shutil.copytree(SAMPLE / split, tmp_path / "sample" / split)
+    return tmp_path / "sample"
+
+
+def drawing(seed, size=(120, 90), mode="RGB"):
+    """A picture like no other: a few blurred spots."""
+    spots = numpy.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=numpy.uint8)
+    return Image.fromarray(spots).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def encoded(picture, kind, **options):
+    """The bytes of a picture's file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_of_size(width, height):
+    """A PNG whose header promises that many pixels, and nothing else."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def turned(seed, orientation):
+    """A JPEG whose EXIF note says how the camera was held."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return encoded(drawing(seed), "JPEG", exif=exif)
+
+
+def found(report):
+    """All findings as (kind, path within the folder)."""
+    return sorted((finding.kind, report.name(finding.path)) for finding in report.findings)
+
+
+def fingerprint(folder):
+    """Every file with its content and its time of change."""
+    return {
+        path: (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).digest())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+# ---- planted faults
+
+
+def plant(folder):
+    """Put faults of all kinds into a copy of the sample; returns them as (kind, path)."""
+    planted = []
+
+    def put(kind, path, content):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(content)
+        planted.append((kind, path))
+
+    jpeg, png, gif, bmp = (encoded(drawing(i), kind) for i, kind in enumerate(("JPEG", "PNG", "GIF", "BMP")))
+    for name, content in {
+        "empty.jpg": b"", "text.jpg": b"not a picture", "page.png": b"<html><body>404</body></html>",
+        "half.jpg": jpeg[: len(jpeg) // 2], "tail.jpg": jpeg[:-100], "zeros.jpg": bytes(5000), "cut.png": png[:-200],
+        "cut.gif": gif[: len(gif) // 2], "cut.bmp": bmp[:-500], "bomb.png": png_of_size(2000, 2000),
+    }.items():  # fmt: skip
+        put("unreadable", f"train/cats/{name}", content)
+    put("enormous", "train/dogs/enormous.png", encoded(drawing(10, (1100, 1000)), "PNG"))
+    put("tiny", "val/cats/narrow.png", encoded(drawing(11, (31, 200)), "PNG"))
+    put("tiny", "val/cats/dot.jpg", encoded(drawing(12, (4, 4)), "JPEG"))
+    put("wrong extension", "train/cats/png.jpg", encoded(drawing(13), "PNG"))
+    put("wrong extension", "train/cats/jpeg.png", encoded(drawing(14), "JPEG"))
+    put("wrong extension", "test/cats/bmp.gif", encoded(drawing(15), "BMP"))
+    for i, (mode, kind) in enumerate([("CMYK", "JPEG"), ("L", "JPEG"), ("1", "PNG"), ("P", "PNG"), ("RGBA", "PNG"),
+                                      ("LA", "PNG"), ("P", "GIF"), ("F", "TIFF")]):  # fmt: skip
+        suffix = {"JPEG": "jpg", "TIFF": "tif"}.get(kind, kind.lower())
+        put("converted", f"train/dogs/{mode}.{suffix}", encoded(drawing(20 + i, mode=mode), kind))
+    deep = numpy.asarray(drawing(30, mode="L")).astype(numpy.uint16) * 257
+    put("converted", "test/dogs/deep.png", encoded(Image.fromarray(deep), "PNG"))
+    for orientation in (3, 6, 8):
+        put("turned", f"train/cats/turned{orientation}.jpg", turned(40 + orientation, orientation))
+    plant_copies(folder, put)
+    put("stray file", "train/cats/.DS_Store", b"\0\0\0\1Bud1")
+    put("stray file", "train/cats/._000.jpg", b"\0\5\26\7")
+    put("stray file", "train/dogs/Thumbs.db", b"\xd0\xcf\x11\xe0")
+    put("stray file", "notes.txt", b"cats: 200, dogs: 200")
+    put("stray file", "train/lost.jpg", encoded(drawing(50), "JPEG"))
+    put("stray file", "train/dogs/jpeg.dat", encoded(drawing(51), "JPEG"))
+    for name in (".ipynb_checkpoints", "train/__MACOSX", "val/dogs/.cache"):
+        put("hidden folder", f"{name}/000.jpg", (SAMPLE / "train" / "cats" / "000.jpg").read_bytes())
+        planted[-1] = ("hidden folder", name)
+    return planted
+
+
+def plant_copies(folder, put):
+    """Exact copies and altered copies of the sample's pictures: in a class, across splits, across classes."""
+
+    def bytes_of(path):
+        return (SAMPLE / path).read_bytes()
+
+    def altered(path, change, **options):
+        return encoded(change(Image.open(SAMPLE / path)), "JPEG", **options)
+
+    put("duplicate", "train/cats/x1.jpg", bytes_of("train/cats/010.jpg"))
+    put("duplicate", "test/dogs/x2.jpg", bytes_of("test/dogs/011.jpg"))
+    put("duplicate across splits", "train/cats/x3.jpg", bytes_of("test/cats/012.jpg"))
+    put("duplicate across splits", "train/dogs/x4.jpg", bytes_of("val/dogs/013.jpg"))
+    put("duplicate across classes", "train/dogs/x5.jpg", bytes_of("train/cats/014.jpg"))
+    near = altered("train/cats/015.jpg", lambda picture: picture, quality=40)
+    put("near-duplicate", "train/cats/y1.jpg", near)
+    near = altered("train/dogs/016.jpg", lambda picture: picture.resize((150, 150)))
+    put("near-duplicate", "train/dogs/y2.jpg", near)
+    near = altered("test/cats/017.jpg", lambda picture: ImageEnhance.Brightness(picture).enhance(1.15))
+    put("near-duplicate across splits", "train/cats/y3.jpg", near)
+    near = altered("val/cats/018.jpg", lambda picture: picture.crop((1, 1, 95, 95)))
+    put("near-duplicate across splits", "train/cats/y4.jpg", near)
+    near = altered("train/cats/019.jpg", lambda picture: picture.resize((70, 70)))
+    put("near-duplicate across classes", "train/dogs/y5.jpg", near)
+
+
+def test_a_healthy_folder_has_no_findings(sample):
+    report = helpers.audit(sample)
+    assert report.findings == []
+    assert (report.pictures, report.healthy, report.without_jfif) == (800, 800, 0)
+    assert "nothing found" in str(report)
+
+
+@pytest.fixture
+def small_limit(monkeypatch):
+    """Pillow's limits at 1 and 2 million pixels, so that enormous pictures need not be enormous."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_every_planted_fault_is_found_and_nothing_else(sample, capsys):
+    planted = plant(sample)
+    # The palette of this one is a second thing to say about it.
+    (sample / "val" / "dogs" / "gif.jpeg").write_bytes(encoded(drawing(60), "GIF"))
+    planted += [("wrong extension", "val/dogs/gif.jpeg"), ("converted", "val/dogs/gif.jpeg")]
+    before = fingerprint(sample)
+    report = helpers.audit(sample)
+    assert fingerprint(sample) == before
+    assert found(report) == sorted(planted)
+    assert {kind for kind, _ in planted} == set(auditing.KINDS)
+    assert report.healthy == report.pictures - len(report.of("unreadable"))
+    with capsys.disabled():
+        print(f"\nfaults planted: {len(planted)}, found: {len(report.findings)}, healthy pictures accused: 0 of 800")
+    assert len(planted) >= 40
+
+
+@pytest.mark.usefixtures("small_limit")
+def test_the_loaders_leave_out_what_the_audit_calls_unreadable(sample):
+    plant(sample)
+    report = helpers.audit(sample)
+    splits = data.load_splits(choose_setting(str(sample)))
+    assert set(splits.left_out) == {finding.path for finding in report.of("unreadable")}
+    assert f"left out, not readable: {len(splits.left_out)}" in str(splits)
+    loaded = {path for part in (splits.train, splits.validation, splits.test) for path, _ in part}
+    ignored = {finding.path for finding in report.of("stray file")}
+    hidden = [finding.path for finding in report.of("hidden folder")]
+    assert not loaded & ignored
+    assert not [path for path in loaded if any(path.is_relative_to(folder) for folder in hidden)]
+    assert len(loaded) == report.healthy - 1  # train/lost.jpg is in no class
+
+
+def test_the_reasons_are_told_apart(sample, monkeypatch):
+    plant(sample)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    details = {finding.path.name: finding.detail for finding in helpers.audit(sample).findings}
+    assert details["empty.jpg"] == "empty"
+    assert details["text.jpg"] == details["page.png"] == "not a picture"
+    assert details["half.jpg"].startswith("cut short or damaged (image file is truncated")
+    assert details["bomb.png"] == "enormous: more than 2,000,000 pixels"
+    assert details["dot.jpg"] == "4 × 4 pixels"
+    assert details["png.jpg"] == "holds a PNG picture"
+    assert details["jpeg.dat"] == "holds a JPEG picture, but is hidden or not named like one"
+    assert details["lost.jpg"] == "outside the class folders"
+    assert details["CMYK.jpg"] == "CMYK"
+    assert details["deep.png"] == "more than 8 bits a value"
+    assert details["RGBA.png"] == "transparent, becomes white"
+
+
+# ---- copies
+
+
+def test_of_two_copies_the_one_to_drop_is_named(sample):
+    """The test set keeps its picture; training gives up the copy."""
+    shutil.copy(sample / "train" / "cats" / "000.jpg", sample / "test" / "cats" / "zzz.jpg")
+    (finding,) = helpers.audit(sample).findings
+    assert finding.kind == "duplicate across splits"
+    assert finding.path == sample / "train" / "cats" / "000.jpg"
+    assert finding.other == sample / "test" / "cats" / "zzz.jpg"
+
+
+def test_exact_copies_are_those_of_equal_hash(tmp_path):
+    generator = random.Random(0)
+    for i in range(120):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[i % 2] / f"{i}.png").write_bytes(encoded(drawing(generator.randrange(60)), "PNG"))
+    report = helpers.audit(tmp_path)
+    counts = Counter(hashlib.sha256(path.read_bytes()).digest() for path in tmp_path.rglob("*.png"))
+    kinds = Counter(finding.kind for finding in report.findings)
+    assert kinds["duplicate"] + kinds["duplicate across classes"] == sum(count - 1 for count in counts.values()) > 20
+    assert set(kinds) == {"duplicate", "duplicate across classes"}
+    for finding in report.findings:
+        assert finding.path.read_bytes() == finding.other.read_bytes()
+        assert ("classes" in finding.kind) == (finding.path.parent != finding.other.parent)
+
+
+def test_similarity_is_the_correlation_that_numpy_computes():
+    generator = numpy.random.default_rng(0)
+    rows = generator.integers(0, 256, (100, 256), dtype=numpy.uint8)
+    noise = generator.integers(-40, 41, rows.shape)  # leaves some pairs just above the limit and some just below
+    rows = numpy.concatenate([rows, (rows + noise * generator.random((100, 1))).clip(0, 255).astype(numpy.uint8)])
+    expected = numpy.tril(numpy.corrcoef(rows), -1)
+    pairs = auditing.find_similar([row.tobytes() for row in rows], block=7)
+    assert {index for index, _, _ in pairs} == set(numpy.flatnonzero(expected.max(axis=1) >= auditing.SIMILAR))
+    assert 20 < len(pairs) < 100
+    for index, other, correlation in pairs:
+        assert other == expected[index].argmax()
+        assert correlation == pytest.approx(expected[index, other], abs=1e-5)
+
+
+def test_pictures_of_one_colour_resemble_nothing(tmp_path):
+    for i in range(9):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.new("RGB", (64 + i, 64), (200, 10 * i, 90)).save(tmp_path / "ab"[i % 2] / f"{i}.jpg")
+    assert helpers.audit(tmp_path).findings == []
+
+
+def test_a_copy_that_is_turned_only_by_its_note_is_recognised(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").write_bytes(encoded(drawing(1), "JPEG"))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned by 90 degrees clockwise when shown
+    (tmp_path / "a" / "2.jpg").write_bytes(encoded(drawing(1).rotate(90, expand=True), "JPEG", exif=exif))
+    assert found(helpers.audit(tmp_path)) == [("near-duplicate", "a/2.jpg"), ("turned", "a/2.jpg")]
+
+
+# ---- the popular filter
+
+
+def test_the_jfif_filter_is_the_popular_one(sample):
+    """Most cameras write Exif instead of JFIF; the filter takes such pictures for damaged ones."""
+    jpeg = (SAMPLE / "train" / "cats" / "000.jpg").read_bytes()
+    assert jpeg[2:4] == b"\xff\xe0"
+    without = jpeg[:2] + jpeg[4 + int.from_bytes(jpeg[4:6], "big") :]  # the segment that holds the letters, cut out
+    (sample / "train" / "cats" / "camera.jpg").write_bytes(without)
+    (sample / "train" / "cats" / "drawing.png").write_bytes(encoded(drawing(1), "PNG"))
+    (sample / "train" / "cats" / "broken.jpg").write_bytes(jpeg[:500])  # thrown away, but not healthy
+    report = helpers.audit(sample)
+    assert report.without_jfif == 2
+    assert "would throw away 2 of the readable ones" in str(report)
+
+
+# ---- the report
+
+
+def test_the_report_is_saved_whole_and_read_back(sample, tmp_path):
+    plant(sample)
+    (sample / "train" / "cats" / 'a, b\n"c".jpg').write_bytes(b"")
+    report = helpers.audit(sample)
+    report.save(tmp_path / "findings.csv")
+    with open(tmp_path / "findings.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted((row["kind"], row["path"]) for row in rows) == found(report)
+    assert {row["other"] for row in rows} > {"", "train/cats/010.jpg", "test/cats/012.jpg"}
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["findings.csv"]
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(sample, tmp_path):
+    report = helpers.audit(sample)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(OSError, match=r"folder\.csv"):
+        report.save(tmp_path / "folder.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.csv", "sample"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows such names")
+def test_a_name_in_another_encoding_is_printed_and_saved(sample, tmp_path):
+    with open(os.fsencode(sample / "train" / "cats") + b"/\xe4.jpg", "wb"):
+        pass
+    report = helpers.audit(sample)
+    assert "train/cats/\\udce4.jpg: empty" in str(report).encode("utf-8").decode()
+    report.save(tmp_path / "findings.csv")
+    assert "\\udce4.jpg" in (tmp_path / "findings.csv").read_text(encoding="utf-8")
+
+
+def test_a_kind_that_is_none_is_refused(sample):
+    with pytest.raises(BadArgument, match=r"'blurred' is no kind.*unreadable"):
+        helpers.audit(sample).of("blurred")
+
+
+# ---- folders
+
+
+def test_a_folder_without_classes_is_looked_into_all_the_same(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(encoded(drawing(1), "JPEG"))
+    (tmp_path / "2.jpg").write_bytes(b"")
+    report = helpers.audit(str(tmp_path))
+    assert found(report) == [("stray file", "1.jpg"), ("stray file", "2.jpg"), ("unreadable", "2.jpg")]
+
+
+def test_an_empty_folder_has_nothing(tmp_path):
+    report = helpers.audit(tmp_path)
+    assert (report.pictures, report.findings) == (0, [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes and links in the file system")
+def test_pipes_and_broken_links_are_no_pictures_and_nobody_waits_for_them(sample):
+    os.mkfifo(sample / "train" / "cats" / "pipe.jpg")
+    os.mkfifo(sample / "pipe")
+    (sample / "train" / "cats" / "link.jpg").symlink_to(sample / "missing.jpg")
+    (sample / "train" / "cats" / "folder.jpg").mkdir()
+    assert found(helpers.audit(sample)) == [
+        ("stray file", "pipe"), ("unreadable", "train/cats/link.jpg"), ("unreadable", "train/cats/pipe.jpg"),
+    ]  # fmt: skip
+    assert len(data.load_splits(choose_setting(str(sample))).left_out) == 2
+
+
+# ---- threads
+
+
+def test_results_come_in_order(tmp_path):
+    files = [tmp_path / str(i) for i in range(1000)]
+    assert pictures.in_threads(lambda file: int(file.name), files, title="") == list(range(1000))
+
+
+def test_an_interruption_does_not_wait_for_the_rest(tmp_path):
+    def work(file):
+        time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        pictures.in_threads(work, [tmp_path] * 5000, title="")
+    assert time.perf_counter() - start < 2
+
+
+def test_threads_that_start_together_know_all_formats(tmp_path):
+    """Pillow loads most of its formats when it first meets an unknown file; here all threads meet one at once."""
+    for i in range(64):
+        (tmp_path / f"{i}.webp").write_bytes(encoded(drawing(i), "WEBP"))
+    code = (
+        "import sys; from pathlib import Path; from helpers.pictures import in_threads, is_readable;"
+        "print(sum(in_threads(is_readable, sorted(Path(sys.argv[1]).iterdir()), title='')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == "64\n"
+
+
+# ---- mutations
+
+
+def healthy_files():
+    """Healthy files of four formats, with their suffixes."""
+    files = []
+    for path in sorted((SAMPLE / "val").rglob("*.jpg"))[::10]:
+        picture = Image.open(path)
+        files += [(".jpg", path.read_bytes()), (".jpg", encoded(picture, "JPEG", progressive=True, subsampling=0))]
+        files += [(".png", encoded(picture, "PNG")), (".png", encoded(picture.convert("P"), "PNG"))]
+        files += [(".gif", encoded(picture, "GIF")), (".bmp", encoded(picture, "BMP"))]
+    return files
+
+
+def mutate(content, generator):
+    """Flip bytes, cut the tail, or swap two pieces, somewhere or in the header."""
+    content, end = bytearray(content), generator.choice([len(content), min(len(content), 700)])
+    kind = generator.choice(["flip", "cut", "trim", "swap"])
+    if kind == "flip":
+        for _ in range(generator.choice([1, 2, 5, 20])):
+            content[generator.randrange(end)] = generator.randrange(256)
+    elif kind == "cut":
+        del content[generator.randrange(end) :]
+    elif kind == "trim":
+        del content[-generator.randrange(1, 40) :]
+    else:
+        size = generator.randrange(1, end // 3)
+        first, second = generator.randrange(end - 2 * size), generator.randrange(end - size)
+        second = max(second, first + size) if second + size <= end else first + size
+        one, two = content[first : first + size], content[second : second + size]
+        content[first : first + size], content[second : second + size] = two, one
+    return kind, bytes(content)
+
+
+@pytest.fixture(scope="module")
+def mutated(tmp_path_factory):
+    """A folder of two classes with 1,000 mutated pictures, and how many of each kind."""
+    folder, generator, sources, kinds = tmp_path_factory.mktemp("mutated"), random.Random(0), healthy_files(), Counter()
+    for i in range(1000):
+        suffix, content = sources[i % len(sources)]
+        kind, content = mutate(content, generator)
+        kinds[kind] += 1
+        (folder / "ab"[i % 2]).mkdir(exist_ok=True)
+        (folder / "ab"[i % 2] / f"{i:04d}{suffix}").write_bytes(content)
+    return folder, kinds
+
+
+def loads(path, size):
+    """Whether the loader can read a picture; anything but CourseError goes through and fails the test."""
+    try:
+        assert pictures.load_picture(path, at_least=size).mode == "RGB"
+    except CourseError:
+        return False
+    return True
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+def test_the_loader_never_meets_a_picture_it_cannot_read(mutated, capsys):
+    folder, kinds = mutated
+    report = helpers.audit(folder)
+    unreadable = {finding.path for finding in report.of("unreadable")}
+    wrong, slowest = [], 0
+    for path in sorted(folder.rglob("*.*")):
+        start = time.perf_counter()
+        wrong += [path for size in SIZES if loads(path, size) != (path not in unreadable)]
+        slowest = max(slowest, time.perf_counter() - start)
+    splits = data.load_splits(choose_setting(str(folder)))
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(kinds.items()))
+    with capsys.disabled():
+        print(f"\nmutations: {report.pictures} ({counts}); unreadable: {len(unreadable)}, read: {report.healthy},")
+        print(f"left out: {len(splits.left_out)}, judged in two ways: {len(wrong)}; slowest: {slowest:.2f} s")
+    assert report.pictures == 1000
+    assert wrong == []
+    assert set(splits.left_out) == unreadable
+    assert 300 < len(unreadable) < 900
+    assert slowest < 20
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+def test_an_epoch_over_the_mutated_pictures_ends(mutated):
+    splits = data.load_splits(choose_setting(str(mutated[0])))
+    loaders = data.make_loaders(splits, 32, batch_size=50, workers=0)
+    assert sum(len(labels) for loader in loaders for _, labels in loader) == 1000 - len(splits.left_out)
+
+
+# ---- the package and the command
+
+
+def test_the_package_offers_the_audit_and_stays_cheap():
+    code = (
+        "import sys, helpers; assert not {'torch', 'PIL'} & set(sys.modules);"
+        "import helpers.auditing; from helpers import audit; assert helpers.audit is audit is helpers.auditing.audit"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'edit'"):
+        helpers.edit  # noqa: B018
+
+
+def test_the_command_prints_and_writes(sample, tmp_path, capsys):
+    plant(sample)
+    assert main(["audit", str(sample), "--out", str(tmp_path / "new" / "findings.csv")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:4] == ["finding", "count", "when", "loaded"]
+    assert any(line.split()[:3] == ["hidden", "folder", "3"] for line in lines)
+    assert "pictures a second" in lines[-2]
+    assert (tmp_path / "new" / "findings.csv").read_text(encoding="utf-8").startswith("kind,path,detail,other\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("missing",), "There is no folder missing"),
+        (("file.jpg",), "There is no folder file.jpg"),
+        ((".", "--out", "file.jpg/findings.csv"), "Can't write into file.jpg"),
+        ((".", "--out", "."), ". is a folder"),
+        ((), "DIR"),
+    ],
+)
+def test_the_command_refuses_in_one_line(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file.jpg").write_bytes(b"")
+    assert main(["audit", *arguments]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file.jpg"]
