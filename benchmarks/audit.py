@@ -1,0 +1,199 @@
+"""Measure how fast the audit is, and how well it tells copies from strangers; write `results/audit_speed.json`.
+
+python -m benchmarks.audit --data photos --rounds 9
+
+Speed: the audit, and the check before training, against decoding every picture fully in one process. They take turns,
+so that a busy machine disturbs all alike. It is measured on the pictures as they are, and on 12-megapixel mosaics of
+them, because a draft saves more on pictures of a camera's size.
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import numpy
+import PIL
+from PIL import Image, ImageEnhance, features
+
+from helpers.auditing import SIMILAR, audit, find_similar, look_at, standardise
+from helpers.data import load_splits
+from helpers.pictures import cores, in_threads, is_readable
+from helpers.runs import write_json
+from helpers.settings import choose_setting, environment
+
+try:
+    import imagehash  # no part of the course; compared with it where it is installed
+except ImportError:
+    imagehash = None
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+ALTERATIONS: dict[str, Callable] = {
+    "saved again at quality 50": lambda picture: picture,
+    "half the size": lambda picture: picture.resize((picture.width // 2, picture.height // 2)),
+    "1.6 times the size": lambda picture: picture.resize((round(1.6 * picture.width), round(1.6 * picture.height))),
+    "20% brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.2),
+    "20% less contrast": lambda picture: ImageEnhance.Contrast(picture).enhance(0.8),
+    "grey": lambda picture: picture.convert("L"),
+    "2% cut from each side": lambda picture: trim(picture, 0.02),
+    "5% cut from each side": lambda picture: trim(picture, 0.05),
+}
+
+
+def main() -> None:
+    """Measure everything and write the file."""
+    options = read_options()
+    splits = load_splits(choose_setting(options.data))
+    files = [path for part in (splits.train, splits.validation, splits.test) for path, _ in part]
+    with tempfile.TemporaryDirectory() as folder:
+        mosaics = make_mosaics(files, Path(folder), count=options.mosaics)
+        content = {
+            "date": date.today().isoformat(),
+            "environment": environment() | {"cores": cores(), "pillow": PIL.__version__, "numpy": numpy.__version__}
+            | {"libjpeg_turbo": features.version("libjpeg_turbo")},
+            "data": splits.name,
+            "as they are": measure_speed(files, rounds=options.rounds),
+            "mosaics": measure_speed(mosaics, rounds=options.rounds),
+            "search among 25,000": {"seconds": measure_search(25_000)},
+            "copies": measure_copies(files, thumbnail_vectors, limit=SIMILAR),
+        }  # fmt: skip
+    if imagehash:
+        content["copies by imagehash"] = measure_copies(files, imagehash_vectors, limit=0.75)
+    write_json(RESULTS / "audit_speed.json", content)
+    print(f"written: {RESULTS / 'audit_speed.json'}")
+
+
+def read_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measure the audit.")
+    parser.add_argument("--data", default="photos")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--mosaics", type=int, default=24)
+    return parser.parse_args()
+
+
+# ---------------------------------------------------------------------------------------- speed
+
+
+def measure_speed(files: list[Path], *, rounds: int) -> dict:
+    """Pictures per second of each way, the median over rounds, and the median of the ratios within the rounds."""
+    ways = {
+        "decoded fully, one process": lambda: [decode_fully(file) for file in files],
+        "audit": lambda: run_audit(files),
+        "check before training": lambda: in_threads(is_readable, files, title="check"),
+    }
+    seconds = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            seconds[name].append(stopwatch(way))
+    plain = seconds["decoded fully, one process"]
+    result = {"pictures": len(files), "mean_kilobytes": sum(file.stat().st_size for file in files) / len(files) / 1000}
+    for name, times in seconds.items():
+        ratios = sorted(a / b for a, b in zip(plain, times, strict=True))
+        result[name] = {
+            "pictures_per_second": len(files) / median(times),
+            "times_as_fast": median(ratios),
+            "lowest_and_highest": [ratios[0], ratios[-1]],
+        }
+        print(f"{len(files)} pictures, {name}: {len(files) / median(times):,.0f}/s, {median(ratios):.2f} times")
+    return result
+
+
+def decode_fully(file: Path) -> None:
+    """What a first script would do."""
+    with Image.open(file) as picture:
+        picture.convert("RGB")
+
+
+def run_audit(files: list[Path]) -> None:
+    """The audit of the folder that holds all the files."""
+    folder = min(file.parents[2] for file in files)
+    assert audit(folder).pictures == len(files)
+
+
+def stopwatch(work: Callable) -> float:
+    """Seconds of wall-clock time."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def make_mosaics(files: list[Path], folder: Path, *, count: int) -> list[Path]:
+    """JPEGs of 4000 × 3000 pixels, each of 100 pictures, in a class folder of a class folder."""
+    (folder / "mosaics" / "all").mkdir(parents=True)
+    mosaics = []
+    for number in range(count):
+        mosaic = Image.new("RGB", (4000, 3000))
+        for i, file in enumerate(random.Random(number).sample(files, 100)):
+            with Image.open(file) as picture:
+                mosaic.paste(picture.convert("RGB").resize((400, 300)), (i % 10 * 400, i // 10 * 300))
+        mosaics.append(folder / "mosaics" / "all" / f"{number}.jpg")
+        mosaic.save(mosaics[-1], quality=90)
+    return mosaics
+
+
+# --------------------------------------------------------------------------------------- copies
+
+
+def measure_search(count: int) -> float:
+    """Seconds to search that many thumbnails for similar ones."""
+    noise = numpy.random.default_rng(0).integers(0, 256, (count, 256), dtype=numpy.uint8)
+    thumbnails = [row.tobytes() for row in noise]
+    return stopwatch(lambda: find_similar(thumbnails))
+
+
+def measure_copies(files: list[Path], vectors: Callable, *, limit: float, count: int = 300) -> dict:
+    """The share of altered copies that are recognised, and how similar the most similar pictures are.
+
+    `vectors` makes rows of length 1 of files; two pictures count as one if the product of their rows reaches `limit`.
+    """
+    start = time.perf_counter()
+    rows = vectors(files)
+    result = {"milliseconds_per_picture": 1000 * (time.perf_counter() - start) / len(files), "limit": limit}
+    pairs = numpy.sort((rows @ rows.T)[numpy.triu_indices(len(files), 1)])[::-1]
+    result |= {"pairs": len(pairs), "most_similar_pairs": [round(float(product), 4) for product in pairs[:6]]}
+    chosen = random.Random(0).sample(range(len(files)), min(count, len(files)))
+    for name, change in ALTERATIONS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            copies = [altered(files[i], change, Path(folder) / f"{i}.jpg") for i in chosen]
+            products = (vectors(copies) * rows[chosen]).sum(axis=1)
+        result[name] = {"recognised": float((products >= limit).mean()), "lowest": round(float(products.min()), 4)}
+        print(f"{name}: {result[name]}")
+    return result
+
+
+def altered(file: Path, change: Callable, copy: Path) -> Path:
+    """Change a picture and save it as a JPEG of quality 50."""
+    with Image.open(file) as picture:
+        change(picture.convert("RGB")).save(copy, quality=50)
+    return copy
+
+
+def thumbnail_vectors(files: list[Path]) -> numpy.ndarray:
+    """What the audit compares."""
+    return standardise([look.thumbnail for look in in_threads(look_at, files, title="thumbnails")])
+
+
+def imagehash_vectors(files: list[Path]) -> numpy.ndarray:
+    """The 64 bits of imagehash's perceptual hash as ±1/8: a product of 0.75 stands for 8 bits that differ."""
+
+    def bits(file: Path) -> numpy.ndarray:
+        with Image.open(file) as picture:
+            picture.draft("RGB", (32, 32))
+            return imagehash.phash(picture).hash.ravel()
+
+    return numpy.array(in_threads(bits, files, title="imagehash"), dtype=numpy.float32) / 4 - 1 / 8
+
+
+def trim(picture: Image.Image, share: float) -> Image.Image:
+    """The picture without that share of its width and height on each side."""
+    x, y = round(share * picture.width), round(share * picture.height)
+    return picture.crop((x, y, picture.width - x, picture.height - y))
+
+
+if __name__ == "__main__":
+    main()
