@@ -1,13 +1,15 @@
-"""Measure how fast the audit is, and how well it tells copies from strangers; write `results/audit_speed.json`.
+"""Measure how fast the audit is, and how well it tells copies from strangers; write `results/`.
 
 python -m benchmarks.audit --data photos --rounds 9
+python -m benchmarks.audit --table           only write the table anew from the JSON file
 
 Speed: the audit, and the check before training, against decoding every picture fully in one process. They take turns,
-so that a busy machine disturbs all alike. It is measured on the pictures as they are, and on 12-megapixel mosaics of
-them, because a draft saves more on pictures of a camera's size.
+so that a busy machine disturbs all alike; processor time says how much work each is. It is measured on the pictures as
+they are, and on 12-megapixel mosaics of them, because a draft saves more on pictures of a camera's size.
 """
 
 import argparse
+import json
 import random
 import tempfile
 import time
@@ -32,6 +34,8 @@ except ImportError:
     imagehash = None
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+BEGIN, END = "<!-- written by python -m benchmarks.audit -->", "<!-- end -->"
+WAYS = ("decoded fully, one process", "audit", "check before training")
 ALTERATIONS: dict[str, Callable] = {
     "saved again at quality 50": lambda picture: picture,
     "half the size": lambda picture: picture.resize((picture.width // 2, picture.height // 2)),
@@ -45,26 +49,36 @@ ALTERATIONS: dict[str, Callable] = {
 
 
 def main() -> None:
-    """Measure everything and write the file."""
+    """Measure everything (unless --table) and write the table."""
     options = read_options()
+    if not options.table:
+        measure(options)
+    page = RESULTS / "README.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
+
+
+def measure(options: argparse.Namespace) -> None:
+    """All measurements of the pictures of one setting, as one JSON file."""
     splits = load_splits(choose_setting(options.data))
     files = [path for part in (splits.train, splits.validation, splits.test) for path, _ in part]
+    content = {"date": date.today().isoformat(), "environment": versions(), "data": splits.name}
     with tempfile.TemporaryDirectory() as folder:
+        content["as they are"] = measure_speed(files, rounds=options.rounds)
         mosaics = make_mosaics(files, Path(folder), count=options.mosaics)
-        content = {
-            "date": date.today().isoformat(),
-            "environment": environment() | {"cores": cores(), "pillow": PIL.__version__, "numpy": numpy.__version__}
-            | {"libjpeg_turbo": features.version("libjpeg_turbo")},
-            "data": splits.name,
-            "as they are": measure_speed(files, rounds=options.rounds),
-            "mosaics": measure_speed(mosaics, rounds=options.rounds),
-            "search among 25,000": {"seconds": measure_search(25_000)},
-            "copies": measure_copies(files, thumbnail_vectors, limit=SIMILAR),
-        }  # fmt: skip
+        content["mosaics"] = measure_speed(mosaics, rounds=options.rounds)
+    content["search among 25,000"] = {"seconds": measure_search(25_000)}
+    content["copies"] = measure_copies(files, thumbnail_vectors, limit=SIMILAR)
     if imagehash:
         content["copies by imagehash"] = measure_copies(files, imagehash_vectors, limit=0.75)
     write_json(RESULTS / "audit_speed.json", content)
-    print(f"written: {RESULTS / 'audit_speed.json'}")
+
+
+def versions() -> dict:
+    """What the numbers depend on."""
+    libraries = {"pillow": PIL.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
+    return environment() | {"cores": cores(), "numpy": numpy.__version__} | libraries
 
 
 def read_options() -> argparse.Namespace:
@@ -73,6 +87,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--data", default="photos")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--mosaics", type=int, default=24)
+    parser.add_argument("--table", action="store_true")
     return parser.parse_args()
 
 
@@ -80,26 +95,19 @@ def read_options() -> argparse.Namespace:
 
 
 def measure_speed(files: list[Path], *, rounds: int) -> dict:
-    """Pictures per second of each way, the median over rounds, and the median of the ratios within the rounds."""
-    ways = {
-        "decoded fully, one process": lambda: [decode_fully(file) for file in files],
-        "audit": lambda: run_audit(files),
-        "check before training": lambda: in_threads(is_readable, files, title="check"),
-    }
-    seconds = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            seconds[name].append(stopwatch(way))
-    plain = seconds["decoded fully, one process"]
-    result = {"pictures": len(files), "mean_kilobytes": sum(file.stat().st_size for file in files) / len(files) / 1000}
-    for name, times in seconds.items():
-        ratios = sorted(a / b for a, b in zip(plain, times, strict=True))
+    """How fast each way is, by the wall clock and in processor time; ratios are taken within a round."""
+    works = (lambda: [decode_fully(file) for file in files], lambda: run_audit(files), lambda: check(files))
+    times = [[stopwatch(work) for work in works] for _ in range(rounds)]
+    result = {"pictures": len(files), "kilobytes_per_picture": sum(f.stat().st_size for f in files) / len(files) / 1000}
+    for i, name in enumerate(WAYS):
+        ratios = sorted(times[r][0][0] / times[r][i][0] for r in range(rounds))
         result[name] = {
-            "pictures_per_second": len(files) / median(times),
+            "pictures_per_second": len(files) / median(times[r][i][0] for r in range(rounds)),
             "times_as_fast": median(ratios),
             "lowest_and_highest": [ratios[0], ratios[-1]],
+            "processor_milliseconds_per_picture": 1000 * median(times[r][i][1] for r in range(rounds)) / len(files),
         }
-        print(f"{len(files)} pictures, {name}: {len(files) / median(times):,.0f}/s, {median(ratios):.2f} times")
+        print(f"{len(files)} pictures, {name}: {result[name]}")
     return result
 
 
@@ -115,11 +123,16 @@ def run_audit(files: list[Path]) -> None:
     assert audit(folder).pictures == len(files)
 
 
-def stopwatch(work: Callable) -> float:
-    """Seconds of wall-clock time."""
-    start = time.perf_counter()
+def check(files: list[Path]) -> None:
+    """What `load_splits` does with every file before training."""
+    assert all(in_threads(is_readable, files, title="check"))
+
+
+def stopwatch(work: Callable) -> tuple[float, float]:
+    """Seconds by the wall clock, and of processor time."""
+    start, processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - processor
 
 
 def make_mosaics(files: list[Path], folder: Path, *, count: int) -> list[Path]:
@@ -143,7 +156,7 @@ def measure_search(count: int) -> float:
     """Seconds to search that many thumbnails for similar ones."""
     noise = numpy.random.default_rng(0).integers(0, 256, (count, 256), dtype=numpy.uint8)
     thumbnails = [row.tobytes() for row in noise]
-    return stopwatch(lambda: find_similar(thumbnails))
+    return stopwatch(lambda: find_similar(thumbnails))[0]
 
 
 def measure_copies(files: list[Path], vectors: Callable, *, limit: float, count: int = 300) -> dict:
@@ -155,7 +168,8 @@ def measure_copies(files: list[Path], vectors: Callable, *, limit: float, count:
     rows = vectors(files)
     result = {"milliseconds_per_picture": 1000 * (time.perf_counter() - start) / len(files), "limit": limit}
     pairs = numpy.sort((rows @ rows.T)[numpy.triu_indices(len(files), 1)])[::-1]
-    result |= {"pairs": len(pairs), "most_similar_pairs": [round(float(product), 4) for product in pairs[:6]]}
+    result |= {"pairs": len(pairs), "pairs_above_limit": int((pairs >= limit).sum())}
+    result |= {"most_similar_pairs": [round(float(product), 4) for product in pairs[:6]]}
     chosen = random.Random(0).sample(range(len(files)), min(count, len(files)))
     for name, change in ALTERATIONS.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -193,6 +207,51 @@ def trim(picture: Image.Image, share: float) -> Image.Image:
     """The picture without that share of its width and height on each side."""
     x, y = round(share * picture.width), round(share * picture.height)
     return picture.crop((x, y, picture.width - x, picture.height - y))
+
+
+# ---------------------------------------------------------------------------------------- table
+
+
+def table() -> str:
+    """The JSON file as Markdown."""
+    content = json.loads((RESULTS / "audit_speed.json").read_text(encoding="utf-8"))
+    lines = [
+        "| pictures | work | pictures a second | times as fast (lowest to highest) | processor time a picture |",
+        "|---|---|---|---|---|",
+        *(row(content, pictures, name) for pictures in ("as they are", "mosaics") for name in WAYS),
+        "",
+        *copies_lines(content),
+        "",
+        f"- `audit_speed.json`: {content['date']}, {content['environment']['cpu']}, "
+        f"{content['environment']['cores']} cores, Pillow {content['environment']['pillow']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def row(content: dict, pictures: str, name: str) -> str:
+    """One way of going through one kind of pictures."""
+    all_ways, way = content[pictures], content[pictures][name]
+    low, high = way["lowest_and_highest"]
+    speed = way["pictures_per_second"]
+    return (
+        f"| `{content['data']}` {pictures}: {all_ways['pictures']:,} of {all_ways['kilobytes_per_picture']:,.0f} kB "
+        f"| {name} | {speed:,.{0 if speed > 100 else 1}f} | {way['times_as_fast']:.1f} ({low:.1f} to {high:.1f}) "
+        f"| {way['processor_milliseconds_per_picture']:.2f} ms |"
+    )
+
+
+def copies_lines(content: dict) -> list[str]:
+    """Which altered copies are recognised, by which means."""
+    heads = {"copies": "the audit's thumbnails", "copies by imagehash": "`imagehash.phash`, at most 8 bits differ"}
+    methods = [content[name] for name in heads if name in content]
+    rows = {
+        "altered copies recognised": [head for name, head in heads.items() if name in content],
+        "---": ["---"] * len(methods),
+        **{name: [f"{method[name]['recognised']:.1%}" for method in methods] for name in ALTERATIONS},
+        "pairs of the unaltered pictures that count as copies": [str(m["pairs_above_limit"]) for m in methods],
+    }
+    return [f"| {' | '.join([name, *cells])} |" for name, cells in rows.items()]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import csv
 import hashlib
 import os
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,7 @@ KINDS = {
     "unreadable": "left out",
     "enormous": "slow",
     "tiny": "enlarged",
-    "wrong extension": "as what it is",
+    "wrong extension": "read by content",
     "converted": "made RGB",
     "turned": "put upright",
     "duplicate": "kept",
@@ -148,7 +150,7 @@ def list_others(folder: Path, places: dict) -> tuple[list[Path], list[Finding]]:
 def hidden_detail(folder: Path) -> str:
     """How much lies in a hidden folder."""
     count = sum(path.is_file() for path in folder.rglob("*"))
-    return f"{count:,} files; would be a class to whoever takes every folder for one"
+    return f"{count:,} files, which torchvision's ImageFolder would not pass over"
 
 
 def stray_detail(path: Path) -> str:
@@ -179,7 +181,7 @@ def look_at(path: Path) -> Look:
     """Decode a picture, small, and note what is odd about it."""
     try:
         with open_picture(path) as picture:
-            oddities = find_oddities(picture, path.suffix.lower())
+            oddities = list(find_oddities(picture, path.suffix.lower()))
             upright = decode(picture, at_least=2 * SIDE)
     except CourseError as error:
         return Look(path, [Finding("unreadable", path, why_unreadable(path, error.__cause__))])
@@ -188,22 +190,20 @@ def look_at(path: Path) -> Look:
     return Look(path, [Finding(kind, path, detail) for kind, detail in oddities], thumbnail, begins_with_jfif(path))
 
 
-def find_oddities(picture: Image.Image, suffix: str) -> list[tuple[str, str]]:
+def find_oddities(picture: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
     """(kind, detail) of what is odd about a picture that is opened but not decoded."""
     width, height = picture.size
-    limit, size = Image.MAX_IMAGE_PIXELS, f"{width} × {height} pixels"
+    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+        yield "enormous", f"{width} × {height} pixels"
+    if min(width, height) < TINY:
+        yield "tiny", f"{width} × {height} pixels"
     content = "JPEG" if picture.format == "MPO" else picture.format  # MPO: several JPEGs in one file, the first is used
-    return [
-        *([("enormous", size)] if limit and width * height > limit else []),
-        *([("tiny", size)] if min(width, height) < TINY else []),
-        *([("wrong extension", f"holds a {content} picture")] if content != SUFFIXES[suffix] else []),
-        *([("converted", colours(picture))] if colours(picture) != "RGB" else []),
-        *(
-            [("turned", "by its EXIF note")]
-            if picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-            else []
-        ),
-    ]
+    if content != SUFFIXES[suffix]:
+        yield "wrong extension", f"holds a {content} picture"
+    if colours(picture) != "RGB":
+        yield "converted", colours(picture)
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
+        yield "turned", "by its EXIF note"
 
 
 def colours(picture: Image.Image) -> str:
@@ -268,9 +268,7 @@ def contents(looks: list[Look]) -> list:
 
     Equal files have equal thumbnails, so only files whose thumbnail is not unique are read again.
     """
-    counts = {}
-    for look in looks:
-        counts[look.thumbnail] = counts.get(look.thumbnail, 0) + 1
+    counts = Counter(look.thumbnail for look in looks)
     return [
         hashlib.sha256(look.path.read_bytes()).digest() if counts[look.thumbnail] > 1 else look.thumbnail
         for look in looks
@@ -278,12 +276,17 @@ def contents(looks: list[Look]) -> list:
 
 
 def find_similar(thumbnails: list[bytes], *, block: int = 512) -> list[tuple[int, int, float]]:
-    """(index, index of the most similar one before it, correlation) of every picture that repeats an earlier one."""
+    """(index, index of the most similar one before it, correlation) of every picture that repeats an earlier one.
+
+    Two thumbnails are compared by their correlation, which brightness and contrast don't change. It recognises copies
+    that were saved again, resized or trimmed by 2%, as the library imagehash does (measured: results/README.md),
+    which would bring SciPy and PyWavelets along. Neither knows a mirrored or a cropped picture again.
+    """
     vectors, found = standardise(thumbnails), []
     for start in range(0, len(vectors), block):
         rows = vectors[start : start + block]
         correlation = rows @ vectors[: start + len(rows)].T
-        correlation[:, start:] = numpy.tril(correlation[:, start:], -1)  # with itself and with later ones: no matter
+        correlation[:, start:] = numpy.tril(correlation[:, start:], -1)  # 0 with itself and with later ones
         best = correlation.argmax(axis=1)
         similarity = correlation[numpy.arange(len(rows)), best]
         found += [

@@ -76,8 +76,8 @@ def is_transparent(picture: Image.Image) -> bool:
 def is_readable(path: Path) -> bool:
     """True if the file can be decoded to its end, which is what `load_picture` needs at any size.
 
-    The smallest draft will do: a JPEG's bytes are all read for it, only the arithmetic is less. Of 20,000
-    damaged JPEGs none was readable at one size and not at another.
+    The smallest draft will do: a JPEG's bytes are all read for it, only the arithmetic is less. A test mutates 1,000
+    pictures and finds none that can be read at one size and not at another.
     """
     try:
         load_picture(path, at_least=1)
