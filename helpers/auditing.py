@@ -141,9 +141,10 @@ def list_others(folder: Path, places: dict) -> tuple[list[Path], list[Finding]]:
         hidden = [Path(place, name) for name in folders if is_hidden_folder(name)]
         findings += [Finding("hidden folder", path, hidden_detail(path)) for path in hidden]
         folders[:] = [name for name in folders if not is_hidden_folder(name)]
-        for path in (Path(place, name) for name in names if Path(place, name) not in places):
-            findings.append(Finding("stray file", path, stray_detail(path)))
-            pictures += [path] if is_picture_name(path.name) else []
+        for path in (Path(place, name) for name in names):
+            if path not in places:
+                findings.append(Finding("stray file", path, stray_detail(path)))
+                pictures += [path] if is_picture_name(path.name) else []
     return pictures, findings
 
 
@@ -174,20 +175,20 @@ class Look:
     path: Path
     findings: list[Finding]
     thumbnail: bytes = b""
-    jfif: bool = False
+    jfif: bool = False  # the letters by which a popular filter tells healthy files: it knows one kind of JPEG only
 
 
 def look_at(path: Path) -> Look:
     """Decode a picture, small, and note what is odd about it."""
     try:
         with open_picture(path) as picture:
-            oddities = list(find_oddities(picture, path.suffix.lower()))
+            oddities, jfif = list(find_oddities(picture, path.suffix.lower())), "jfif" in picture.info
             upright = decode(picture, at_least=2 * SIDE)
     except CourseError as error:
         return Look(path, [Finding("unreadable", path, why_unreadable(path, error.__cause__))])
     # Shades of grey, 8 bits, row by row.
     thumbnail = upright.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR).tobytes()
-    return Look(path, [Finding(kind, path, detail) for kind, detail in oddities], thumbnail, begins_with_jfif(path))
+    return Look(path, [Finding(kind, path, detail) for kind, detail in oddities], thumbnail, jfif)
 
 
 def find_oddities(picture: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
@@ -228,12 +229,6 @@ def why_unreadable(path: Path, error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture"
     return f"cut short or damaged ({first_line(error)})"
-
-
-def begins_with_jfif(path: Path) -> bool:
-    """The popular test for a healthy picture, for comparison: it knows only one kind of JPEG."""
-    with open(path, "rb") as file:
-        return b"JFIF" in file.read(10)
 
 
 # --------------------------------------------------------------------------------------- copies

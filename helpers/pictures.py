@@ -1,5 +1,6 @@
 """From a file to a picture, and whether a file is one."""
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,7 +38,8 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
     try:
         if not os.path.isfile(path):
             raise OSError("no file, or not one that ends")  # a pipe would be waited for
-        with Image.open(path) as picture:
+        # Read at once: every access to a file in Pillow's small pieces would make threads wait for each other.
+        with Image.open(io.BytesIO(Path(path).read_bytes())) as picture:
             yield picture
     # A damaged file makes Pillow stumble anywhere: OSError, SyntaxError, ValueError, struct.error, KeyError and more.
     except Exception as error:

@@ -303,7 +303,8 @@ def test_the_jfif_filter_is_the_popular_one(sample):
     (sample / "train" / "cats" / "drawing.png").write_bytes(encoded(drawing(1), "PNG"))
     (sample / "train" / "cats" / "broken.jpg").write_bytes(jpeg[:500])  # thrown away, but not healthy
     report = helpers.audit(sample)
-    assert report.without_jfif == 2
+    files = [path for path in sample.rglob("*") if path.suffix in (".jpg", ".png") and path.name != "broken.jpg"]
+    assert report.without_jfif == sum(b"JFIF" not in path.read_bytes()[:10] for path in files) == 2
     assert "would throw away 2 of the readable ones" in str(report)
 
 
