@@ -238,3 +238,14 @@ def training_losses(histories: dict, *, guessing: float) -> Figure:
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     return finish(figure)
+
+
+def found_by_order(is_wrong: Sequence[bool], *, title: str) -> Figure:
+    """How many of the wrong ones are found after so many looks; `is_wrong`: in the order of looking."""
+    count = sum(is_wrong)
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    axes.plot([0, len(is_wrong)], [0, count], "--", color=GREY, label="in a random order, on average")
+    axes.plot(numpy.cumsum([0, *is_wrong]), color=BLUE, label="in this order, first the most suspicious")
+    tidy(axes, title=title, x="pictures looked at", y=f"found, of {count}")
+    axes.legend(loc="lower right")
+    return finish(figure)

@@ -1,5 +1,7 @@
 """The figures: do they show the numbers they were given?"""
 
+from itertools import accumulate
+
 import numpy
 import pytest
 import torch
@@ -160,3 +162,14 @@ def test_training_losses_are_drawn_beside_guessing():
     assert guess.get_ydata() == [0.693, 0.693]
     assert axes.get_ylim()[0] == 0
     assert "nats" in axes.get_ylabel()
+
+
+def test_found_by_order_counts_what_was_found_after_each_look():
+    is_wrong = [True, True, False, True, False, False]
+    axes = plots.found_by_order(is_wrong, title="Found").axes[0]
+    by_chance, found = axes.lines
+    assert list(found.get_xdata()) == list(range(7))
+    assert list(found.get_ydata()) == [0, *accumulate(is_wrong)]
+    assert [list(by_chance.get_xdata()), list(by_chance.get_ydata())] == [[0, 6], [0, 3]]
+    assert axes.get_title(loc="left") == "Found"
+    assert axes.get_ylabel() == "found, of 3"
