@@ -336,6 +336,14 @@ def release(layer: nn.Module) -> None:
     layer.train()
 
 
+def freeze_batch_norm(model: nn.Module) -> nn.Module:
+    """Hold every batch-norm layer still, its scale and offset too; the layers around it may go on learning."""
+    for layer in model.modules():
+        if isinstance(layer, BATCH_NORM):
+            freeze(layer)
+    return model
+
+
 CLASSIFIER_NAMES = ("classifier", "fc")
 
 
@@ -360,7 +368,8 @@ def check_freezing(model: nn.Module) -> None:
     for name, layer in model.named_modules():
         if "requires_grad" in vars(layer):
             raise BadArgument(
-                f"{name}.requires_grad was set on a module, and does nothing. Use {name}.requires_grad_(False)."
+                f"{name}.requires_grad was set on a module, and does nothing. "
+                f"Use {name}.requires_grad_({layer.requires_grad})."
             )
         weight = getattr(layer, "weight", None)
         if isinstance(layer, BATCH_NORM) and weight is not None and not weight.requires_grad and not is_frozen(layer):
@@ -392,11 +401,15 @@ def count_parameters(*modules: nn.Module, trainable_only: bool = False) -> int:
 
 def parameter_table(model: nn.Module) -> str:
     """A text table, one row a block: its layers with weights, parameters, how many are trainable."""
-    parts = {f"block {i}": block for i, block in enumerate(blocks(model), start=1)}
-    parts |= {name: [child] for name, child in model.named_children() if name in CLASSIFIER_NAMES}
-    rows = [parameter_row(name, layers) for name, layers in parts.items()]
+    rows = [parameter_row(name, layers) for name, layers in named_parts(model).items()]
     rows.append(parameter_row("total", [model]))
     return format_table(["part", "layers", "parameters", "trainable"], rows)
+
+
+def named_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """The blocks and the classifier, from the picture to the answer: "block 1" and so on to their layers."""
+    parts = {f"block {i}": block for i, block in enumerate(blocks(model), start=1)}
+    return parts | {name: [child] for name, child in model.named_children() if name in CLASSIFIER_NAMES}
 
 
 def parameter_row(name: str, modules: list[nn.Module]) -> list:

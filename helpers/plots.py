@@ -249,3 +249,74 @@ def found_by_order(is_wrong: Sequence[bool], *, title: str) -> Figure:
     tidy(axes, title=title, x="pictures looked at", y=f"found, of {count}")
     axes.legend(loc="lower right")
     return finish(figure)
+
+
+def learning_rate_search(searches: dict) -> Figure:
+    """The loss of each batch by the learning rate, on a log scale: pale as it was, and as a running mean.
+
+    `searches`: name to what `find_learning_rate` returned, the rates and the losses.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for colour, (name, (rates, losses)) in zip(COLOURS, searches.items(), strict=False):
+        means = [sum(losses[max(0, i - 4) : i + 1]) / len(losses[max(0, i - 4) : i + 1]) for i in range(len(losses))]
+        axes.semilogx(rates, losses, color=colour, alpha=0.3)
+        axes.semilogx(rates, means, color=colour, label=name)
+    tidy(axes, title="Loss while the learning rate grows", x="learning rate", y="loss of a batch (nats)")
+    first = max(losses[0] for _, losses in searches.values())
+    axes.set_ylim(0, 2.5 * first)  # the end, where the loss explodes, would flatten all the rest
+    axes.legend(loc="upper left")
+    return finish(figure)
+
+
+def rates_by_batch(schedules: dict[str, Sequence[float]]) -> Figure:
+    """The learning rate of each batch, on a log scale: name of a schedule or of a part to its rates."""
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for colour, (name, rates) in zip(COLOURS, schedules.items(), strict=False):
+        axes.semilogy(range(1, len(rates) + 1), rates, color=colour, marker="o", markersize=3.5, label=name)
+    tidy(axes, title="Learning rates", x="batch", y="learning rate")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return finish(figure)
+
+
+def new_and_old_task(accuracies: dict[str, tuple[float, float]], *, guessing: tuple[float, float]) -> Figure:
+    """How well a fine-tuned network knows the new task, and with its old head the old one: two bars for each run.
+
+    `accuracies`: name of a run to (new task, old task), fractions; `guessing`: the same for one who guesses.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(10, 0.5 * len(accuracies) + 1.8), sharey=True, layout="constrained")
+    for axes, colour, title, chance, values in zip(
+        panels, (BLUE, ORANGE), ("New task", "Old task"), guessing, zip(*accuracies.values(), strict=True), strict=True
+    ):
+        bars = axes.barh(list(accuracies), values, color=colour)
+        axes.bar_label(bars, [f"{value:.0%}" for value in values], padding=3)
+        line = axes.axvline(chance, color=GREY, linestyle=":")
+        tidy(axes, title=title, x="share of pictures named correctly", y="")
+        axes.set_xlim(0, 1.15)
+        axes.set_axisbelow(True)
+    panels[0].invert_yaxis()
+    figure.legend([line], ["guessing"], loc="outside lower right", frameon=False)
+    return finish(figure)
+
+
+def freeze_depths(accuracies: dict, seconds: dict, megabytes: dict) -> Figure:
+    """Accuracy, time and memory by the number of unfrozen blocks, side by side.
+
+    `accuracies`: blocks to the test accuracy of each seed; `seconds`: blocks to those of an epoch, for each seed;
+    `megabytes`: blocks to the memory of a training step, in millions of bytes.
+    """
+    figure, (accuracy, time, memory) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
+    for axes, values in ((accuracy, accuracies), (time, seconds)):
+        for depth, single in values.items():
+            axes.plot([depth] * len(single), single, "o", color=BLUE, alpha=0.4, markersize=5)
+        means = [sum(single) / len(single) for single in values.values()]
+        axes.plot(list(values), means, color=BLUE, label="mean; a dot is one seed")
+    memory.bar(list(megabytes), list(megabytes.values()), color=ORANGE)
+    unit = "unfrozen blocks"
+    tidy(accuracy, title="Accuracy", x=unit, y="share of test pictures named correctly")
+    tidy(time, title="Time", x=unit, y="seconds for an epoch")
+    tidy(memory, title="Memory", x=unit, y="megabytes for a training step")
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower left", frameon=False)
+    time.set_ylim(bottom=0)
+    memory.set_axisbelow(True)
+    return finish(figure)

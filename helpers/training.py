@@ -1,15 +1,17 @@
-"""Train and evaluate: `fit`, `evaluate`, and the history of a training run."""
+"""Train and evaluate: `fit`, `evaluate`, the history of a training run, and learning rates."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from .models import check_freezing
+from .models import check_freezing, named_parts
 from .precision import autocast, choose_precision, to_device
 from .settings import BadArgument, CourseError, best_device
 from .tables import format_table
@@ -114,11 +116,12 @@ def fit(
     validation_loader: DataLoader,
     *,
     epochs: int,
-    learning_rate: float = 1e-3,
+    learning_rate: float | list[dict] = 1e-3,
     optimizer: str = "adamw",
     schedule: str = "one-cycle",
     weight_decay: float = 0.01,
     label_smoothing: float = 0.0,
+    patience: int | None = None,
     seed: int = 0,
     device: torch.device | None = None,
     precision: str = "fast",
@@ -128,6 +131,8 @@ def fit(
 ) -> History:
     """Train the layers that are not frozen; the model ends with the weights of its best validation epoch.
 
+    `learning_rate`: one for all, or groups of parameters with a rate each, as `learning_rates_by_block` makes them.
+    `patience`: stop after so many epochs in a row without a new best one; None runs all `epochs`.
     `seconds_before`: time already spent, which the history counts too.
     `precision`: "fast" computes in bfloat16 or float16 where that is faster, "float32" always exactly.
     The best epoch is the one with the lowest validation loss; `on_best` is called after each new best, to save it.
@@ -135,6 +140,8 @@ def fit(
     Raises BadArgument for a wrong option, or a freezing mistake that PyTorch would accept in silence.
     """
     check_freezing(model)
+    if patience is not None and patience < 1:
+        raise BadArgument(f"patience is {patience}; it must be at least one epoch, or None to run all epochs.")
     device = device or best_device()
     model.to(device, memory_format=torch.channels_last)
     torch.manual_seed(seed)
@@ -155,6 +162,9 @@ def fit(
                 best = copy_of_weights(model)
                 on_best()
             report(epoch_line(history.rows[-1], epochs))  # last: what the reader sees is then kept
+            if patience and epoch - history.best_epoch >= patience:
+                report(f"Stopped early: no new best in the last {patience} epochs.")
+                break
     except KeyboardInterrupt:
         kept = f"the best weights, from epoch {history.best_epoch}" if history.best_epoch else "the weights from before"
         report(f"Stopped in epoch {len(history.rows) + 1}. Kept: {kept}.")
@@ -192,23 +202,56 @@ def train_one_epoch(model, loader, optimizer, scheduler, scaler, device, label_s
     return {"train_loss": loss_sum.item() / seen, "train_accuracy": correct.item() / seen}
 
 
-def make_optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum, over the parameters that are not frozen."""
+# ------------------------------------------------------------------------ optimizer and schedule
+
+
+def make_optimizer(
+    model: nn.Module, name: str, learning_rate: float | list[dict], weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum, over the parameters that are not frozen, all at one rate or in groups."""
     if name not in OPTIMIZERS:
         raise BadArgument(f"Unknown optimizer {name!r}. Choose one of: {', '.join(OPTIMIZERS)}.")
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise BadArgument("Every parameter is frozen, so nothing can be trained. Replace the classifier or unfreeze.")
+    groups = learning_rate if isinstance(learning_rate, list) else [{"params": parameters, "lr": learning_rate}]
+    groups = [dict(group) for group in groups]  # copies, because a schedule writes its rates into them
+    check_groups(model, groups)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-    return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+        return torch.optim.AdamW(groups, weight_decay=weight_decay)
+    return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+
+
+def check_groups(model: nn.Module, groups: list[dict]) -> None:
+    """Raise BadArgument if a parameter that is not frozen is in no group: it would silently stay as it is."""
+    grouped = {id(parameter) for group in groups for parameter in group["params"]}
+    left_out = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in grouped]
+    if left_out:
+        raise BadArgument(
+            f"No learning rate for {len(left_out)} tensors that are not frozen, first {left_out[0]}. "
+            "Make the groups of learning rates after you unfreeze."
+        )
+
+
+def learning_rates_by_block(model: nn.Module, *, head: float, factor: float) -> list[dict]:
+    """Groups of parameters, each with its rate: `head` for the classifier, then `factor` times as much per block.
+
+    From the classifier back to the first block; what is frozen is in no group.
+    Source: discriminative fine-tuning, arXiv:1801.06146, section 3.2.
+    """
+    groups = []
+    for distance, (name, layers) in enumerate(reversed(named_parts(model).items())):
+        learning = [p for layer in layers for p in layer.parameters() if p.requires_grad]
+        if learning:
+            groups.append({"params": learning, "lr": head * factor**distance, "part": name})
+    return groups
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     """How the learning rate changes from batch to batch; `steps` is the number of batches in all."""
     if name not in SCHEDULES:
         raise BadArgument(f"Unknown schedule {name!r}. Choose one of: {', '.join(SCHEDULES)}.")
-    highest = optimizer.param_groups[0]["lr"]
+    highest = [group["lr"] for group in optimizer.param_groups]
     if name == "one-cycle":  # up for the first 30 %, then down to nearly nothing (arXiv:1708.07120)
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps + 1, pct_start=0.3)
     if name == "cosine":
@@ -224,3 +267,63 @@ def epoch_line(row: dict, epochs: int) -> str:
         f"validation loss {row['validation_loss']:.3f}, accuracy {row['validation_accuracy']:.3f}  "
         f"({row['seconds']:.1f} s)"
     )
+
+
+# -------------------------------------------------------------------------- learning-rate finder
+
+
+def find_learning_rate(
+    model: nn.Module,
+    loader: DataLoader,
+    *,
+    lowest: float = 1e-6,
+    highest: float = 1.0,
+    steps: int = 60,
+    optimizer: str = "adamw",
+    seed: int = 0,
+    device: torch.device | None = None,
+    precision: str = "fast",
+) -> tuple[list[float], list[float]]:
+    """Learn from batch after batch at a growing rate: the rates, and the loss of each batch before its step.
+
+    Ends early once the loss is four times that of the first batch, or no number. The model, the loader and torch's
+    random numbers are left as they were. Source: arXiv:1506.01186, section 3.3.
+    """
+    if not 0 < lowest < highest or steps < 2:
+        raise BadArgument(f"No way from {lowest:g} to {highest:g} in {steps} steps: take two or more, up from above 0.")
+    check_freezing(model)
+    device, rates, losses = device or best_device(), [], []
+    with left_as_it_was(model, loader), suppress(CourseError):  # raised for a loss that is no number
+        model.to(device, memory_format=torch.channels_last)
+        torch.manual_seed(seed)
+        if loader.generator is not None:
+            loader.generator.manual_seed(seed)
+        stepper = make_optimizer(model, optimizer, lowest, weight_decay=0.0)
+        growth = torch.optim.lr_scheduler.ExponentialLR(stepper, (highest / lowest) ** (1 / (steps - 1)))
+        scaler = torch.amp.GradScaler(device.type, enabled=choose_precision(device, precision) == torch.float16)
+        for batch in islice(chain.from_iterable(repeat(loader)), steps):
+            rate = stepper.param_groups[0]["lr"]
+            row = train_one_epoch(model, [batch], stepper, growth, scaler, device, 0.0, precision)
+            rates.append(rate)
+            losses.append(row["train_loss"])
+            if losses[-1] > 4 * losses[0]:
+                break
+    return rates, losses
+
+
+@contextmanager
+def left_as_it_was(model: nn.Module, loader: DataLoader) -> Iterator[None]:
+    """In the end give back the weights, the statistics, train or eval mode, and the state of the random numbers."""
+    weights, modes = copy_of_weights(model), {layer: layer.training for layer in model.modules()}
+    order = loader.generator.get_state() if loader.generator is not None else None
+    cards = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(cards):
+            yield
+    finally:
+        model.load_state_dict(weights)
+        model.zero_grad()
+        for layer, training in modes.items():
+            layer.training = training
+        if order is not None:
+            loader.generator.set_state(order)

@@ -18,6 +18,7 @@ FLOORS = {
     "01_cnn_from_scratch": 16,
     "02_vgg_transfer_learning": 16,
     "03_vgg16_by_hand": 20,
+    "04_fine_tuning": 27,
     "05_know_your_pictures": 21,
     "06_the_same_in_keras": 17,
 }

@@ -196,6 +196,20 @@ def test_unfreeze_lets_the_last_blocks_move(count):
     assert [a != b for a, b in zip(before, after, strict=True)] == [False] * (5 - count) + [True] * count
 
 
+def test_batch_norm_held_still_does_not_move_while_the_convolutions_learn():
+    model = models.freeze_batch_norm(models.unfreeze(models.freeze_base_layers(slim(batch_norm=True)), 5))
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    others = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    before = [[models.fingerprint(layer) for layer in part] for part in (norms, others)]
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    show_batch(model.train()).square().sum().backward()
+    optimizer.step()
+    after = [[models.fingerprint(layer) for layer in part] for part in (norms, others)]
+    assert before[0] == after[0]
+    assert all(a != b for a, b in zip(before[1], after[1], strict=True))
+    models.check_freezing(model)
+
+
 def test_unfreezing_too_many_blocks_is_refused():
     with pytest.raises(BadArgument, match="5 blocks"):
         models.unfreeze(slim(), 6)
@@ -209,7 +223,7 @@ def test_silent_freezing_mistakes_are_caught():
         models.check_freezing(model)
     model = slim()
     model.classifier[3].requires_grad = True
-    with pytest.raises(BadArgument, match=r"classifier\.3\.requires_grad was set on a module"):
+    with pytest.raises(BadArgument, match=r"classifier\.3\.requires_grad was set on a module.*requires_grad_\(True\)"):
         models.check_freezing(model)
     model = slim(batch_norm=True)
     model.features.requires_grad_(False)

@@ -173,3 +173,53 @@ def test_found_by_order_counts_what_was_found_after_each_look():
     assert [list(by_chance.get_xdata()), list(by_chance.get_ydata())] == [[0, 6], [0, 3]]
     assert axes.get_title(loc="left") == "Found"
     assert axes.get_ylabel() == "found, of 3"
+
+
+# ---- fine-tuning
+
+
+def test_the_search_shows_every_loss_and_the_mean_of_five():
+    rates, losses = [10.0**i for i in range(-6, 1)], [0.7, 0.6, 0.5, 0.4, 0.3, 0.4, 5.0]
+    (axes,) = plots.learning_rate_search({"a": (rates, losses), "b": (rates[:2], losses[:2])}).axes
+    pale, mean, _, short = axes.lines
+    assert axes.get_xscale() == "log"
+    assert pale.get_xdata().tolist() == rates
+    assert pale.get_ydata().tolist() == losses
+    assert mean.get_ydata().tolist()[-1] == pytest.approx(numpy.mean(losses[-5:]))
+    assert mean.get_ydata().tolist()[:2] == pytest.approx([0.7, 0.65])
+    assert len(short.get_xdata()) == 2
+    assert axes.get_ylim() == pytest.approx((0, 2.5 * 0.7))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_rates_are_drawn_by_batch_from_one():
+    (axes,) = plots.rates_by_batch({"classifier": [1e-4, 1e-3], "block 5": [1e-5, 1e-4]}).axes
+    assert axes.get_yscale() == "log"
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[1e-4, 1e-3], [1e-5, 1e-4]]
+    assert axes.lines[0].get_xdata().tolist() == [1, 2]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["classifier", "block 5"]
+
+
+def test_new_and_old_task_have_a_bar_for_each_run():
+    figure = plots.new_and_old_task({"a": (0.9, 0.8), "b": (0.5, 0.03)}, guessing=(0.5, 0.027))
+    new, old = figure.axes
+    assert [bar.get_width() for bar in new.patches] == [0.9, 0.5]
+    assert [bar.get_width() for bar in old.patches] == [0.8, 0.03]
+    assert [text.get_text() for text in old.texts] == ["80%", "3%"]
+    assert [axes.lines[0].get_xdata()[0] for axes in (new, old)] == [0.5, 0.027]
+    assert [label.get_text() for label in new.get_yticklabels()] == ["a", "b"]
+    assert new.yaxis_inverted()  # the first run at the top
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["guessing"]
+
+
+def test_freeze_depths_draw_each_seed_their_mean_and_the_memory():
+    figure = plots.freeze_depths({0: [0.8, 0.9], 1: [0.9, 1.0]}, {0: [1.0, 3.0], 1: [4.0, 4.0]}, {0: 10.0, 1: 30.0})
+    accuracy, time, memory = figure.axes
+    assert [line.get_ydata().tolist() for line in accuracy.lines[:2]] == [[0.8, 0.9], [0.9, 1.0]]
+    assert accuracy.lines[2].get_ydata().tolist() == pytest.approx([0.85, 0.95])
+    assert time.lines[2].get_ydata().tolist() == pytest.approx([2.0, 4.0])
+    assert time.lines[2].get_xdata().tolist() == [0, 1]
+    assert [bar.get_height() for bar in memory.patches] == [10.0, 30.0]
+    assert {axes.get_xlabel() for axes in figure.axes} == {"unfrozen blocks"}
+    assert "megabytes" in memory.get_ylabel()
+    assert len(figure.legends[0].get_texts()) == 1

@@ -209,3 +209,168 @@ def test_history_prints_a_table_with_the_best_epoch_marked():
     assert "*" in lines[history.best_epoch]
     assert f"{history.rows[0]['train_loss']:.3f}" in lines[1]
     assert history.plot().axes[0].get_ylabel() == "mean cross-entropy (nats)"
+
+
+# ---- fine-tuning: a rate for each block, early stopping
+
+
+def slim_vgg(seed=0, **options):
+    torch.manual_seed(seed)
+    return models.VGG16(2, width=1 / 16, image_size=32, dropout=0.0, **options)
+
+
+def test_each_block_has_its_rate_and_frozen_blocks_have_none():
+    model = models.unfreeze(models.freeze_base_layers(slim_vgg()), 2)
+    groups = training.learning_rates_by_block(model, head=1e-2, factor=0.1)
+    assert [group["part"] for group in groups] == ["classifier", "block 5", "block 4"]
+    assert [group["lr"] for group in groups] == pytest.approx([1e-2, 1e-3, 1e-4])
+    expected = [model.classifier, model.features[24:], model.features[17:24]]  # torchvision's places of the blocks
+    for group, part in zip(groups, expected, strict=True):
+        assert {id(p) for p in group["params"]} == {id(p) for p in part.parameters()}
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18"])
+def test_the_groups_of_other_backbones_hold_every_parameter_once(name):
+    model = models.build(name)
+    groups = training.learning_rates_by_block(model, head=1e-2, factor=0.5)
+    given = [id(p) for group in groups for p in group["params"]]
+    assert sorted(given) == sorted(id(p) for p in model.parameters())
+
+
+def test_a_step_with_groups_moves_each_part_by_its_rate():
+    """AdamW's first step moves a weight by the rate, whatever the gradient: the oracle is the paper's formula."""
+    model = slim_vgg()
+    before = [p.detach().clone() for p in model.parameters()]
+    groups = training.learning_rates_by_block(model, head=1e-2, factor=0.5)
+    optimizer = training.make_optimizer(model, "adamw", groups, weight_decay=0.0)
+    F.cross_entropy(model(torch.rand(8, 3, 32, 32)), torch.tensor([0, 1] * 4)).backward()
+    optimizer.step()
+    moved = {id(p): (p - start).abs().max().item() for p, start in zip(model.parameters(), before, strict=True)}
+    for group in groups:
+        assert max(moved[id(p)] for p in group["params"]) == pytest.approx(group["lr"], rel=0.02)
+
+
+@pytest.mark.parametrize("schedule", training.SCHEDULES)
+def test_groups_stay_as_they_were_made_and_can_be_used_again(schedule):
+    model, loader = small_model(), loader_of(16)
+    groups = [{"params": list(model[0].parameters()), "lr": 1e-4}]
+    groups += [{"params": [p for layer in model[1:] for p in layer.parameters()], "lr": 1e-2}]
+    training.fit(model, loader, loader, epochs=1, learning_rate=groups, schedule=schedule, report=quiet, device=CPU)
+    assert [group["lr"] for group in groups] == [1e-4, 1e-2]
+    assert set(groups[0]) == {"params", "lr"}
+
+
+def test_one_cycle_keeps_the_groups_apart():
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [weights[0]], "lr": 0.5}, {"params": [weights[1]], "lr": 0.05}])
+    schedule = training.make_schedule(optimizer, "one-cycle", 10)
+    for _ in range(10):
+        fast, slow = (group["lr"] for group in optimizer.param_groups)
+        assert fast / slow == pytest.approx(10)
+        optimizer.step()
+        schedule.step()
+
+
+def test_parameters_without_a_rate_are_refused():
+    model, loader = models.freeze_base_layers(slim_vgg()), loader_of(8)
+    groups = training.learning_rates_by_block(model, head=1e-3, factor=0.1)
+    models.unfreeze(model, 1)
+    with pytest.raises(BadArgument, match=r"6 tensors.*features\.24\.weight.*after you unfreeze"):
+        training.fit(model, loader, loader, epochs=1, learning_rate=groups, device=CPU)
+
+
+def test_patience_ends_a_run_that_many_epochs_after_its_best():
+    model, train, validation, lines = small_model(), loader_of(32, shuffle=True), loader_of(32, seed=1), []
+    options = {"learning_rate": 0.5, "schedule": "constant", "device": CPU}
+    whole = training.fit(small_model(), train, validation, epochs=20, report=quiet, **options)
+    history = training.fit(model, train, validation, epochs=20, patience=3, report=lines.append, **options)
+    losses = [row["validation_loss"] for row in whole.rows]
+    end = next(i for i in range(3, 20) if min(losses[: i - 2]) <= min(losses[i - 2 : i + 1])) + 1  # by hand
+    assert end < 20, "this run must have something to stop"
+    assert len(history.rows) == end == history.best_epoch + 3
+    assert "no new best in the last 3 epochs" in lines[-1]
+    assert training.evaluate(model, validation, device=CPU).log_loss == pytest.approx(min(losses[:end]), rel=1e-5)
+
+
+def test_without_patience_all_epochs_are_run_and_no_patience_is_refused():
+    train, validation = loader_of(32, shuffle=True), loader_of(32, seed=1)
+    options = {"learning_rate": 0.5, "schedule": "constant", "report": quiet, "device": CPU}
+    assert len(training.fit(small_model(), train, validation, epochs=12, **options).rows) == 12
+    for patience in (0, -1):
+        with pytest.raises(BadArgument, match="at least one epoch"):
+            training.fit(small_model(), train, validation, epochs=2, patience=patience, **options)
+
+
+# ---- the learning-rate finder
+
+
+def test_the_finder_raises_the_rate_by_one_factor_and_notes_each_loss():
+    """The oracle: the same steps by hand, with torch's SGD and rates from numpy."""
+    loader, model, twin = loader_of(24), small_model(), small_model().train()
+    options = {"lowest": 1e-4, "highest": 1e-1, "steps": 7, "optimizer": "sgd", "precision": "float32"}
+    rates, losses = training.find_learning_rate(model, loader, device=CPU, **options)
+    assert rates == pytest.approx(numpy.geomspace(1e-4, 1e-1, 7))
+    optimizer, batches = torch.optim.SGD(twin.parameters(), lr=1.0, momentum=0.9, nesterov=True), list(loader) * 3
+    for rate, loss, (pictures, labels) in zip(rates, losses, batches, strict=False):
+        optimizer.param_groups[0]["lr"] = rate
+        by_hand = F.cross_entropy(twin(pictures), labels)
+        assert loss == pytest.approx(by_hand.item(), rel=1e-4)
+        optimizer.zero_grad()
+        by_hand.backward()
+        optimizer.step()
+
+
+def test_the_finder_leaves_no_trace():
+    """Weights, statistics, modes, gradients, frozen layers, the loader's order and torch's random numbers."""
+    loader, model = loader_of(40, shuffle=True), small_model(dropout=0.5).eval()
+    models.freeze(model[0])
+    torch.manual_seed(5)
+    state, order, before = torch.get_rng_state(), loader.generator.get_state(), models.fingerprint(model)
+    training.find_learning_rate(model, loader, steps=20, device=CPU)
+    assert models.fingerprint(model) == before
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(loader.generator.get_state(), order)
+    assert not any(layer.training for layer in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+    assert [p.requires_grad for p in model.parameters()] == [False] * 2 + [True] * 4
+
+
+def test_the_finder_leaves_no_trace_when_it_fails():
+    model = small_model()
+    before = models.fingerprint(model)
+    loader = DataLoader([(torch.rand(3, 8, 8), 0)] * 8 + [(torch.rand(3, 9, 9), 0)] * 8, 8)  # the second batch fails
+    with pytest.raises(RuntimeError):
+        training.find_learning_rate(model, loader, steps=20, device=CPU)
+    assert models.fingerprint(model) == before
+
+
+@pytest.mark.parametrize("highest", [1e6, 1e38])
+def test_the_finder_ends_when_the_loss_explodes(highest):
+    options = {"optimizer": "sgd", "steps": 200, "highest": highest, "device": CPU}
+    rates, losses = training.find_learning_rate(small_model(), loader_of(32, shuffle=True), **options)
+    assert 1 < len(rates) == len(losses) < 200
+    assert all(math.isfinite(loss) for loss in losses)
+    assert all(loss <= 4 * losses[0] for loss in losses[:-1])
+
+
+def test_a_loss_that_is_no_number_ends_the_search():
+    pictures = torch.rand(24, 3, 8, 8)
+    pictures[16:] = math.nan  # the third batch of eight
+    loader = DataLoader(TensorDataset(pictures, torch.zeros(24, dtype=torch.int64)), 8)
+    rates, losses = training.find_learning_rate(small_model(), loader, device=CPU)
+    assert len(rates) == len(losses) == 2
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_the_finder_shows_the_same_batches_every_time():
+    model, loader = small_model(dropout=0.5), loader_of(40, shuffle=True)
+    first = training.find_learning_rate(model, loader, steps=10, device=CPU)
+    next(iter(loader))
+    assert training.find_learning_rate(model, loader, steps=10, device=CPU) == first
+    assert training.find_learning_rate(model, loader, steps=10, seed=1, device=CPU) != first
+
+
+def test_the_finder_refuses_rates_that_do_not_grow():
+    for options in ({"lowest": 0}, {"lowest": 2.0}, {"steps": 1}):
+        with pytest.raises(BadArgument, match="two or more, up from above 0"):
+            training.find_learning_rate(small_model(), loader_of(8), device=CPU, **options)
