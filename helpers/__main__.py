@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .auditing import audit
 from .data import load_splits
-from .models import BACKBONES
+from .models import BACKBONES, check_backbone
 from .plots import learning_curves
 from .runs import (
     check_writable,
@@ -90,14 +90,13 @@ def seed_number(text: str) -> int:
 
 
 def prepare(options: argparse.Namespace, default: str):
-    """The setting, printed, its pictures, printed, and the output folder, made."""
+    """The setting, printed, its pictures, printed, and the output folder."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
-    folder = options.out or Path("runs") / default
-    check_writable(folder)
+    check_backbone(setting.backbone)
     print(setting)
     splits = load_splits(setting, seed=options.seed)
     print(splits)
-    return setting, splits, folder
+    return setting, splits, options.out or Path("runs") / default
 
 
 def compare_command(options: argparse.Namespace) -> None:

@@ -121,8 +121,7 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
     A file that holds `features.*` only is enough: the classifier then starts at random.
     Raises BadArgument for an unknown name or a file that does not fit, CourseError if a download fails.
     """
-    if name not in BACKBONES:
-        raise BadArgument(f"Unknown backbone {name!r}. Choose one of: {', '.join(BACKBONES)}.")
+    check_backbone(name)
     if str(weights) == "random":
         return build(name)
     source = imagenet_file(name) if str(weights) == "imagenet" else Path(weights)
@@ -130,6 +129,12 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
     model = build(name, **(vgg16_shape(state) if name.startswith("vgg16") else {}))
     load_weights(model, state, source)
     return model
+
+
+def check_backbone(name: str) -> None:
+    """Raise BadArgument for a name that is none of BACKBONES."""
+    if name not in BACKBONES:
+        raise BadArgument(f"Unknown backbone {name!r}. Choose one of: {', '.join(BACKBONES)}.")
 
 
 def build(name: str, **vgg16_options) -> nn.Module:

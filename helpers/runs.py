@@ -78,6 +78,8 @@ def train_scratch(splits: Splits, setting: Setting, *, seed: int = 0, folder: Pa
     torch.manual_seed(seed)  # the random start of the weights
     model = SmallCNN(len(splits.classes))
     about = {"network": "small_cnn", "classes": splits.classes, "image_size": setting.scratch_size, "seed": seed}
+    if folder:
+        check_writable(folder)
     loaders = make_loaders(splits, setting.scratch_size, seed=seed)
     recipe = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE}
     return train(model, about, loaders, recipe, folder=folder, report=report)
@@ -91,10 +93,12 @@ def train_transfer(splits: Splits, setting: Setting, *, seed: int = 0, folder: P
     trunk, head = split_model(freeze_base_layers(model))
     about = {"network": setting.backbone, "classes": splits.classes, "image_size": setting.transfer_size, "seed": seed}
     about |= {"weights": short(setting.weights), "head": recipe.head}
+    if folder:
+        check_writable(folder)  # only now, when the weights were found to fit: a wrong argument leaves nothing behind
     start = time.perf_counter()
     loaders = feature_loaders(trunk, splits, setting.transfer_size, views=recipe.views, seed=seed, report=report)
     seconds = time.perf_counter() - start
-    report(f"features: {seconds:.1f} s")
+    report(f"features of all pictures  ({seconds:.1f} s)")
     options = {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate, "seconds_before": seconds}
     return train(model, about, loaders, options, head=head, folder=folder, report=report)
 
@@ -111,8 +115,6 @@ def train(model: nn.Module, about: dict, loaders, options: dict, *, head=None, f
 
     `folder`: where the model is saved after each new best epoch, and the run in the end.
     """
-    if folder:
-        check_writable(folder)
     train_loader, validation_loader, test_loader = loaders
     options = {**options, "seed": about["seed"], "report": report}
     if folder:

@@ -61,7 +61,7 @@ def refused(capsys, tmp_path, *arguments, status=2):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
-    assert not list((tmp_path / "here").rglob("*.*")), "something was left behind"
+    assert not list((tmp_path / "here").rglob("*")), "something was left behind"
     return lines[0]
 
 
@@ -198,6 +198,7 @@ def test_ctrl_c_keeps_the_best_model_so_far(pictures, tmp_path):
         (("compare", "--data", "sample", "--weights", "missing.pth"), "no weights file missing.pth"),
         (("compare", "--data", "photo"), "sample, photos, photos-full"),
         (("train", "transfer", "--data", "sample", "--backbone", "vgg19"), "vgg16, vgg16_bn, squeezenet1_1, resnet18"),
+        (("train", "scratch", "--data", "sample", "--backbone", "vgg19"), "vgg16, vgg16_bn, squeezenet1_1, resnet18"),
         (("train", "transfer", "--data", "sample", "--weights", "missing.pth"), "no weights file missing.pth"),
         (("predict", "nowhere", "x.jpg"), "no model.safetensors|no weights file"),
     ],
