@@ -164,6 +164,8 @@ def test_ctrl_c_while_the_model_is_written_leaves_the_old_one_whole(tmp_path, mo
 
 def test_ctrl_c_keeps_the_best_model_so_far(pictures, tmp_path):
     code = (
+        # A shell starts what it runs in the background with Ctrl-C ignored, and these tests may run so.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import sys; from dataclasses import replace; from helpers import settings; from helpers.__main__ import main;"
         f"settings.SETTINGS['photos'] = replace(settings.SETTINGS['photos'], **{TINY | {'scratch_epochs': 9999}});"
         f"sys.exit(main(['train', 'scratch', '--data', {str(pictures)!r}, '--out', {str(tmp_path / 'out')!r}]))"
