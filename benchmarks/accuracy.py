@@ -18,9 +18,7 @@ from helpers.plots import learning_curves
 from helpers.runs import compare, comparison, write_json
 from helpers.settings import choose_setting
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "results"
-BEGIN, END = "<!-- written by python -m benchmarks.accuracy -->", "<!-- end -->"
+from .pages import RESULTS, ROOT, write_table
 
 
 def main() -> None:
@@ -28,10 +26,7 @@ def main() -> None:
     options = read_options()
     if not options.table:
         measure(options)
-    for page in (RESULTS / "README.md", ROOT / "README.md"):
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        page.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
+    write_table(table(), command="benchmarks.accuracy", pages=(RESULTS / "README.md", ROOT / "README.md"))
 
 
 def read_options() -> argparse.Namespace:

@@ -28,13 +28,13 @@ from helpers.pictures import cores, in_threads, is_readable
 from helpers.runs import write_json
 from helpers.settings import choose_setting, environment
 
+from .pages import RESULTS, write_table
+
 try:
     import imagehash  # no part of the course; compared with it where it is installed
 except ImportError:
     imagehash = None
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
-BEGIN, END = "<!-- written by python -m benchmarks.audit -->", "<!-- end -->"
 WAYS = ("decoded fully, one process", "audit", "check before training")
 ALTERATIONS: dict[str, Callable] = {
     "saved again at quality 50": lambda picture: picture,
@@ -53,10 +53,7 @@ def main() -> None:
     options = read_options()
     if not options.table:
         measure(options)
-    page = RESULTS / "README.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
+    write_table(table(), command="benchmarks.audit")
 
 
 def measure(options: argparse.Namespace) -> None:

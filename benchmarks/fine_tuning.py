@@ -17,9 +17,9 @@ from helpers.runs import Run, train_transfer, write_json
 from helpers.settings import Setting, choose_setting, environment
 from helpers.training import evaluate, fit, learning_rates_by_block
 
-from .accuracy import END, RESULTS, note
+from .accuracy import note
+from .pages import RESULTS, write_table
 
-BEGIN = "<!-- written by python -m benchmarks.fine_tuning -->"
 STAGES = {"frozen_head": "head on a frozen base", "fine_tuned": "then fine-tuned"}
 
 
@@ -28,10 +28,7 @@ def main() -> None:
     options = read_options()
     if not options.table:
         measure(options)
-    page = RESULTS / "README.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
+    write_table(table(), command="benchmarks.fine_tuning")
 
 
 def measure(options: argparse.Namespace) -> None:
