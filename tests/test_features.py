@@ -247,12 +247,16 @@ def test_a_batch_that_does_not_fit_is_halved_with_one_line_said(pictures, tmp_pa
     assert torch.equal(found, values(extract(Counting(), pictures, tmp_path / "other"))[0])
 
 
-def test_other_errors_and_a_single_picture_that_does_not_fit_are_not_hidden(pictures, tmp_path):
-    for message in ("shapes cannot be multiplied", "CUDA out of memory"):
-        trunk = Counting()
-        trunk.register_forward_pre_hook(lambda module, inputs, m=message: (_ for _ in ()).throw(RuntimeError(m)))
-        with pytest.raises(RuntimeError, match=message):
-            extract(trunk, pictures, tmp_path, report=lambda line: None)
+@pytest.mark.parametrize(("message", "halvings"), [("shapes cannot be multiplied", 0), ("CUDA out of memory", 3)])
+def test_other_errors_and_a_single_picture_that_does_not_fit_are_not_hidden(pictures, tmp_path, message, halvings):
+    def fail(module, inputs):
+        raise RuntimeError(message)
+
+    trunk, lines = Counting(), []
+    trunk.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match=message):
+        extract(trunk, pictures[:8], tmp_path, report=lines.append)
+    assert len(lines) == halvings  # from eight to four, two and one
 
 
 def test_rows_are_read_from_the_file_not_held_in_memory(pictures, tmp_path):

@@ -7,6 +7,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 
 from helpers import models
 from helpers.settings import SAMPLE, BadArgument
@@ -72,6 +73,12 @@ def test_every_backbone_gets_a_new_last_layer(name):
     models.freeze_base_layers(model)
     assert model(torch.rand(2, 3, 224, 224)).shape == (2, 7)
     assert models.count_parameters(model, trainable_only=True) > 0
+
+
+def test_pooling_takes_the_mean_and_the_maximum_of_each_map():
+    maps = torch.randn(3, 5, 7, 6)
+    expected = [F.adaptive_avg_pool2d(maps, 1), F.adaptive_max_pool2d(maps, 1)]
+    torch.testing.assert_close(models.AverageAndMaxPool()(maps), torch.cat(expected, dim=1).flatten(1))
 
 
 def test_replace_classifier_replaces_index_6_only():
