@@ -6,7 +6,6 @@ python -m benchmarks.accuracy --table        only write the table anew from the 
 """
 
 import argparse
-import json
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,7 +17,7 @@ from helpers.plots import learning_curves
 from helpers.runs import compare, comparison, write_json
 from helpers.settings import choose_setting
 
-from .pages import RESULTS, ROOT, write_table
+from .pages import RESULTS, ROOT, results_table, write_table
 
 
 def main() -> None:
@@ -65,17 +64,11 @@ def draw(runs: dict, file: Path) -> None:
 
 def table() -> str:
     """All JSON files of this benchmark as Markdown: a row for each model."""
-    rows = [
+    header = (
         "| pictures | model | seeds | test accuracy ± deviation (lowest to highest) | log loss | trained parameters "
-        "| epochs | training time, median |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    notes = []
-    for file in sorted(RESULTS.glob("accuracy_*.json")):
-        content = json.loads(file.read_text(encoding="utf-8"))
-        rows += [row(content["runs"], model) for model in ("scratch", "transfer")]
-        notes.append(note(file, content))
-    return "\n".join([*rows, "", *notes, ""])
+        "| epochs | training time, median |"
+    )
+    return results_table("accuracy_*.json", header, row, ("scratch", "transfer"))
 
 
 def row(runs: list[dict], model: str) -> str:
@@ -91,15 +84,6 @@ def row(runs: list[dict], model: str) -> str:
         f"| **{mean(accuracy):.1%}**{spread} ({min(accuracy):.1%} to {max(accuracy):.1%}) "
         f"| {mean(result['test_log_loss'] for result in results):.3f} | {first['trainable_parameters']:,} "
         f"| {first['epochs']} | {seconds[len(seconds) // 2]:.0f} s |"
-    )
-
-
-def note(file: Path, content: dict) -> str:
-    """Where and when a file was measured."""
-    where = content["runs"][0]["environment"]
-    return (
-        f"- `{file.name}`: {content['date']}, {where['device']}, {where['cpu']}, {where['threads']} threads, "
-        f"Python {where['python']}, torch {where['torch']}, torchvision {where['torchvision']}."
     )
 
 

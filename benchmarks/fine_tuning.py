@@ -6,7 +6,6 @@ python -m benchmarks.fine_tuning --table        only write the table anew from t
 """
 
 import argparse
-import json
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,8 +16,7 @@ from helpers.runs import Run, train_transfer, write_json
 from helpers.settings import Setting, choose_setting, environment
 from helpers.training import evaluate, fit, learning_rates_by_block
 
-from .accuracy import note
-from .pages import RESULTS, write_table
+from .pages import RESULTS, results_table, write_table
 
 STAGES = {"frozen_head": "head on a frozen base", "fine_tuned": "then fine-tuned"}
 
@@ -93,17 +91,11 @@ def fine_tune(run: Run, splits: Splits, options: argparse.Namespace, *, last_blo
 
 def table() -> str:
     """All JSON files of this benchmark as Markdown: a row for each stage."""
-    rows = [
+    header = (
         "| pictures | network | stage | seeds | test accuracy ± deviation (lowest to highest) | log loss "
-        "| trained parameters | epochs | training time, median |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    notes = []
-    for file in sorted(RESULTS.glob("fine_tuning_*.json")):
-        content = json.loads(file.read_text(encoding="utf-8"))
-        rows += [row(content["runs"], stage) for stage in STAGES]
-        notes.append(note(file, content))
-    return "\n".join([*rows, "", *notes, ""])
+        "| trained parameters | epochs | training time, median |"
+    )
+    return results_table("fine_tuning_*.json", header, row, tuple(STAGES))
 
 
 def row(runs: list[dict], stage: str) -> str:

@@ -1,5 +1,7 @@
 """Where measurements go: JSON files in `results/`, and tables between two marks on a page."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,3 +16,20 @@ def write_table(table: str, *, command: str, pages: tuple[Path, ...] = (RESULTS 
         before, _, rest = page.read_text(encoding="utf-8").partition(begin)
         _, _, after = rest.partition(END)
         page.write_text(f"{before}{begin}\n{table}{END}{after}", encoding="utf-8")
+
+
+def results_table(pattern: str, header: str, row: Callable[[list[dict], str], str], names: tuple[str, ...]) -> str:
+    """The JSON files of that name as Markdown: `row(runs, name)` for each file and name, then where it was measured."""
+    files = {file: json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob(pattern))}
+    rows = [row(content["runs"], name) for content in files.values() for name in names]
+    rule = "|" + "---|" * (header.count("|") - 1)
+    return "\n".join([header, rule, *rows, "", *(note(file, content) for file, content in files.items()), ""])
+
+
+def note(file: Path, content: dict) -> str:
+    """Where and when a file was measured."""
+    where = content["runs"][0]["environment"]
+    return (
+        f"- `{file.name}`: {content['date']}, {where['device']}, {where['cpu']}, {where['threads']} threads, "
+        f"Python {where['python']}, torch {where['torch']}, torchvision {where['torchvision']}."
+    )

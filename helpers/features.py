@@ -60,10 +60,6 @@ class Features(Dataset):
         feature = self.stored[self.rows.numpy()[picture], view]
         return torch.from_numpy(numpy.array(feature, dtype=numpy.float32)), self.labels[picture]
 
-    def first_view(self) -> "Features":
-        """The same pictures, one view each: what validation and test are measured on."""
-        return Features(self.stored[:, :1], self.rows, self.labels)
-
 
 def extract_features(
     trunk: nn.Module,

@@ -43,9 +43,14 @@ def leftovers(folder):
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
+def fetch(url, target, **options):
+    """As `downloads.fetch`, with little patience."""
+    return downloads.fetch(url, target, **({"patience": FAST} | options))
+
+
 def fetch_and_unpack(url, folder):
     """What a lesson does at its start, as a process that can be killed."""
-    downloads.unpack(downloads.fetch(url, folder / "a.zip", patience=FAST), folder / "out")
+    downloads.unpack(fetch(url, folder / "a.zip"), folder / "out")
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -12,7 +12,7 @@ from hashlib import sha256
 from time import monotonic, time
 
 import pytest
-from faults import ETAG, FAST, leftovers, make_zip, noise, running_server, status, tree, whole
+from faults import ETAG, FAST, fetch, leftovers, make_zip, noise, running_server, status, tree, whole
 
 from helpers import data, downloads
 from helpers.settings import BadArgument, CourseError, choose_setting
@@ -26,10 +26,6 @@ DIGEST = sha256(BODY).hexdigest()
 def server():
     with running_server() as server:
         yield server
-
-
-def fetch(url, target, **options):
-    return downloads.fetch(url, target, **({"patience": FAST} | options))
 
 
 # ---- one download

@@ -23,6 +23,7 @@ import pytest
 import torch
 from faults import (
     FAST,
+    fetch,
     fetch_and_unpack,
     garbage,
     leftovers,
@@ -78,10 +79,6 @@ def tally():
 def server():
     with running_server() as server:
         yield server
-
-
-def fetch(url, target, **options):
-    return downloads.fetch(url, target, **({"patience": FAST} | options))
 
 
 def check_next_run(tally, server, target, **published):
