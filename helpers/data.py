@@ -209,8 +209,11 @@ def check_every_class(pictures: dict[str, list], classes: list[str], folder: Pat
 
 
 def eval_transform(size: int) -> v2.Transform:
-    """Picture to normalised tensor (3, size, size): shorter side to `size`, then the middle."""
-    return v2.Compose([v2.Resize(size), v2.CenterCrop(size), *to_normalised_tensor()])
+    """Picture to normalised tensor (3, size, size): the whole of it, squeezed to a square if it is none.
+
+    Most programs cut out the middle instead, and lose what stands beside it (measured: results/README.md).
+    """
+    return v2.Compose([v2.Resize((size, size)), *to_normalised_tensor()])
 
 
 def train_transform(size: int) -> v2.Transform:

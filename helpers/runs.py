@@ -56,18 +56,22 @@ SCRATCH_RECIPE = {"learning_rate": 3e-3, "weight_decay": 0.05, "label_smoothing"
 
 @dataclass(frozen=True)
 class TransferRecipe:
-    """How a backbone is transferred: its new head, the views of each training picture, the learning rate."""
+    """How a backbone is transferred: its new head, the views of each training picture, the learning rate.
+
+    The linear head is the choice for all: over five seeds it is at least as good on the validation pictures as the
+    published classifier with a new last layer, and its log loss is lower (results/README.md). VGG16's classifier would
+    also have 120 million parameters to learn: minutes for what takes seconds. The small backbones are quick enough to
+    look at each training picture four times.
+    """
 
     head: str  # of HEADS
     views: tuple[str, ...]  # of VIEWS
     learning_rate: float
 
 
-# VGG16 keeps the two hidden layers of its classifier, which learn safely at a lower rate than one new layer. The small
-# backbones are quick enough to look at each training picture four times.
 TRANSFER_RECIPES = {
-    "vgg16": TransferRecipe("full", ("plain", "flip"), 3e-4),
-    "vgg16_bn": TransferRecipe("full", ("plain", "flip"), 3e-4),
+    "vgg16": TransferRecipe("linear", ("plain", "flip"), 3e-3),
+    "vgg16_bn": TransferRecipe("linear", ("plain", "flip"), 3e-3),
     "squeezenet1_1": TransferRecipe("linear", ("plain", "flip", "zoom", "zoom-flip"), 3e-3),
     "resnet18": TransferRecipe("linear", ("plain", "flip", "zoom", "zoom-flip"), 3e-3),
 }
@@ -85,10 +89,22 @@ def train_scratch(splits: Splits, setting: Setting, *, seed: int = 0, folder: Pa
     return train(model, about, loaders, recipe, folder=folder, report=report)
 
 
-def train_transfer(splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print) -> Run:
-    """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does."""
+def train_transfer(
+    splits: Splits,
+    setting: Setting,
+    *,
+    recipe: TransferRecipe | None = None,
+    precision: str = "fast",
+    seed: int = 0,
+    folder: Path | None = None,
+    report=print,
+) -> Run:
+    """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does.
+
+    `recipe`: by default the backbone's own, from TRANSFER_RECIPES. `precision`: as in `extract_features`.
+    """
     torch.manual_seed(seed)  # the random start of the new layer
-    recipe = TRANSFER_RECIPES[setting.backbone]
+    recipe = recipe or TRANSFER_RECIPES[setting.backbone]
     model = HEADS[recipe.head](load_backbone(setting.backbone, setting.weights), len(splits.classes))
     trunk, head = split_model(freeze_base_layers(model))
     about = {"network": setting.backbone, "classes": splits.classes, "image_size": setting.transfer_size, "seed": seed}
@@ -96,17 +112,22 @@ def train_transfer(splits: Splits, setting: Setting, *, seed: int = 0, folder: P
     if folder:
         check_writable(folder)  # only now, when the weights were found to fit: a wrong argument leaves nothing behind
     start = time.perf_counter()
-    loaders = feature_loaders(trunk, splits, setting.transfer_size, views=recipe.views, seed=seed, report=report)
+    size, options = setting.transfer_size, {"views": recipe.views, "precision": precision, "seed": seed}
+    loaders = feature_loaders(trunk, splits, size, **options, report=report)
     seconds = time.perf_counter() - start
     report(f"features of all pictures  ({seconds:.1f} s)")
-    options = {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate, "seconds_before": seconds}
+    options = {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate, "precision": precision}
+    options |= {"seconds_before": seconds}
     return train(model, about, loaders, options, head=head, folder=folder, report=report)
 
 
-def feature_loaders(trunk: nn.Module, splits: Splits, size: int, *, views, seed: int = 0, report=print) -> tuple:
+def feature_loaders(
+    trunk: nn.Module, splits: Splits, size: int, *, views, precision: str = "fast", seed: int = 0, report=print
+) -> tuple:
     """Loaders of (features, labels) batches for train, in all `views`, and for validation and test, as they are."""
     parts = zip(make_loaders(splits, size, augment=False), (views, ("plain",), ("plain",)), strict=True)
-    train, *others = [extract_features(trunk, loader, views=looks, report=report) for loader, looks in parts]
+    options = {"precision": precision, "report": report}
+    train, *others = [extract_features(trunk, loader, views=looks, **options) for loader, looks in parts]
     return feature_loader(train, seed=seed), *map(feature_loader, others)
 
 
@@ -120,7 +141,8 @@ def train(model: nn.Module, about: dict, loaders, options: dict, *, head=None, f
     if folder:
         options["on_best"] = partial(save_model, model, about, folder)
     history = fit(head or model, train_loader, validation_loader, **options)
-    run = Run(model, about, history, test=evaluate(head or model, test_loader))
+    test = evaluate(head or model, test_loader, precision=options.get("precision", "fast"))
+    run = Run(model, about, history, test=test)
     if folder:
         save_run(run, folder)
     return run

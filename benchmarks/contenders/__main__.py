@@ -1,0 +1,295 @@
+"""Time this course against what else one would pick, from pictures to a tested classifier; write `results/`.
+
+python -m benchmarks.contenders --network vgg16 --weights random --rounds 3 --pictures 300
+python -m benchmarks.contenders --network squeezenet1_1 --weights FILE --rounds 5
+python -m benchmarks.contenders --growth 500 1000 2000 4000 8000 --network squeezenet1_1 --weights FILE
+python -m benchmarks.contenders --table        only write tables and figures anew from the JSON files
+
+Each contender is a process of its own, from its start to its end; they take turns. Keras and fastai get a virtual
+environment each, `.venv-keras` and `.venv-fastai`, made at first use. All see the same splits, cut anew by each round's
+seed. Memory is what the process and its workers hold, without the files that they map; it is looked at twice a second,
+so a short peak may be missed. It needs Linux.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from datetime import date
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import mean, median
+from tempfile import TemporaryDirectory
+
+import matplotlib.pyplot as plt
+import numpy
+import psutil
+
+from helpers.data import Splits, load_splits
+from helpers.plots import BLUE, GREY, ORANGE, tidy
+from helpers.runs import write_json
+from helpers.settings import choose_setting, environment
+
+from ..pages import RESULTS, ROOT, note, write_table
+
+HERE = Path(__file__).parent
+CONTENDERS = {
+    "ours": "this course",
+    "plain_recipe": "plain recipe, 5 epochs",
+    "with_keras": "Keras, stored features",
+    "with_fastai": "fastai, 3 epochs",
+}
+# What runs in a virtual environment of its own. Keras and fastai bring their own bounds on torch.
+PACKAGES = {"with_keras": ["keras", "torch", "torchvision"], "with_fastai": ["fastai", "safetensors"]}
+LABELS = {"vgg16": "VGG16, random weights", "squeezenet1_1": "SqueezeNet 1.1, ImageNet weights"}
+SPLIT_FOLDERS = {"train": "train", "validation": "val", "test": "test"}
+
+
+def main() -> None:
+    """Measure (unless --table), then write the tables and the figures."""
+    options = read_options()
+    if options.growth:
+        measure_growth(options)
+    elif not options.table:
+        measure(options)
+    write_table(table(), command="benchmarks.contenders", pages=(RESULTS / "README.md", ROOT / "README.md"))
+    draw_contenders(load("contenders_*.json")).savefig(RESULTS / "contenders.png", dpi=110)
+    if growth := load("growth.json"):
+        draw_growth(growth[0]).savefig(RESULTS / "growth.png", dpi=110)
+
+
+def read_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Time this course against what else one would pick.")
+    parser.add_argument("--data", default="photos")
+    parser.add_argument("--network", default="vgg16", choices=LABELS)
+    parser.add_argument("--weights", default="random")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pictures", type=int, help="how many, over all splits (default: all)")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--growth", type=int, nargs="+", help="numbers of pictures; times this course alone")
+    parser.add_argument("--table", action="store_true")
+    return parser.parse_args()
+
+
+# ------------------------------------------------------------------------------------- measure
+
+
+def measure(options: argparse.Namespace) -> None:
+    """All contenders, round by round; the file is written after each run, so that a stopped one loses little."""
+    setting = choose_setting(options.data)
+    names = [name for name in options.only if (name, options.network) != ("with_keras", "squeezenet1_1")]
+    pythons = {name: interpreter(name) for name in names}
+    content = {"date": date.today().isoformat(), "environment": environment(), "network": options.network}
+    content |= {"versions": {name: versions(python) for name, python in pythons.items()}, "runs": []}
+    for seed in range(options.rounds):
+        splits = load_splits(setting, seed=seed)
+        total = sum(len(getattr(splits, split)) for split in SPLIT_FOLDERS)
+        with TemporaryDirectory() as folder:
+            sizes = copy_splits(splits, Path(folder), share=(options.pictures or total) / total)
+            for name, python in pythons.items():
+                result = run(contender(python, name) + [folder, options.network, options.weights, str(seed)])
+                content["runs"].append({"contender": name, "seed": seed, "pictures": sizes, **result})
+                print(content["runs"][-1], flush=True)
+                write_json(RESULTS / f"contenders_{options.network}_{sum(sizes.values())}.json", content)
+
+
+def measure_growth(options: argparse.Namespace) -> None:
+    """This course's command on more and more pictures."""
+    splits = load_splits(choose_setting(options.data))
+    pictures = sorted(splits.train + splits.validation + splits.test)
+    pictures = [picture for pair in zip(pictures[::2], reversed(pictures[1::2]), strict=False) for picture in pair]
+    content = {"date": date.today().isoformat(), "environment": environment(), "network": options.network, "runs": []}
+    for count in options.growth:
+        with TemporaryDirectory() as folder:
+            repeat(pictures, splits.classes, count, Path(folder))
+            result = run(contender(sys.executable, "ours") + [folder, options.network, options.weights, "0"])
+        content["runs"].append({"pictures": count, **result})
+        print(content["runs"][-1], flush=True)
+        write_json(RESULTS / "growth.json", content)
+
+
+def copy_splits(splits: Splits, folder: Path, *, share: float) -> dict[str, int]:
+    """Copy that share of each class of each split into `folder/train`, `val` and `test`; how many there are of each."""
+    sizes = {}
+    for split, name in SPLIT_FOLDERS.items():
+        sizes[split] = 0
+        for label, title in enumerate(splits.classes):
+            paths = [path for path, picture_label in getattr(splits, split) if picture_label == label]
+            (folder / name / title).mkdir(parents=True)
+            for path in paths[: round(share * len(paths))]:
+                shutil.copy(path, folder / name / title)
+                sizes[split] += 1
+    return sizes
+
+
+def repeat(pictures: list, classes: list[str], count: int, folder: Path) -> None:
+    """Write `count` pictures into class folders, the same ones again and again as far as needed.
+
+    A few bytes after the end of the picture make each file another one, so that no stored feature is found again.
+    """
+    for title in classes:
+        (folder / title).mkdir()
+    for number, (path, label) in enumerate(islice(cycle(pictures), count)):
+        (folder / classes[label] / f"{number}.jpg").write_bytes(path.read_bytes() + b"%d" % number)
+
+
+def contender(python: str, name: str) -> list[str]:
+    """The beginning of a contender's command line."""
+    return [python, "-m", f"{__package__}.ours"] if name == "ours" else [python, str(HERE / f"{name}.py")]
+
+
+def interpreter(name: str) -> str:
+    """The Python of a contender; its virtual environment is made if it is not there yet."""
+    if name not in PACKAGES:
+        return sys.executable
+    folder = ROOT / f".venv-{name.removeprefix('with_')}"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES[name]], check=True)
+    return str(python)
+
+
+def versions(python: str) -> dict[str, str]:
+    """The versions of the libraries that a contender runs on."""
+    code = (
+        "import importlib.metadata as m, json; names = {d.name: d.version for d in m.distributions()};"
+        "print(json.dumps({n: names[n] for n in ('torch', 'torchvision', 'keras', 'fastai') if n in names}))"
+    )
+    return json.loads(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def run(command: list[str]) -> dict:
+    """Run a contender to its end: what it prints last, with wall-clock seconds and peak memory in megabytes."""
+    start, peak = time.perf_counter(), [0]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        watcher = threading.Thread(target=watch_memory, args=(process, peak))
+        watcher.start()
+        output, _ = process.communicate()
+        seconds = time.perf_counter() - start
+        watcher.join()
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed.")
+    result = json.loads(output.splitlines()[-1])
+    return {"seconds": round(seconds, 2), "peak_megabytes": round(peak[0] / 1e6), **result}
+
+
+def watch_memory(process: subprocess.Popen, peak: list[int]) -> None:
+    """Keep the largest sum seen of what the process and its children hold, mapped files aside, in bytes."""
+    parent = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            family = [parent, *parent.children(recursive=True)]
+            memory = [member.memory_info() for member in family]
+            peak[0] = max(peak[0], sum(part.rss - part.shared for part in memory))
+        except psutil.Error:  # one of them has just ended
+            pass
+        time.sleep(0.5)
+
+
+# -------------------------------------------------------------------------------------- tables
+
+
+def load(pattern: str) -> list[dict]:
+    """The JSON files of that name."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob(pattern))]
+
+
+def table() -> str:
+    """All JSON files as Markdown: a row for each contender."""
+    header = (
+        "| network | pictures | contender | rounds | seconds, median (lowest to highest) | times as long as ours "
+        "| test accuracy | peak memory |"
+    )
+    lines = [header, "|" + "---|" * (header.count("|") - 1)]
+    for content in load("contenders_*.json"):
+        lines += [row(content, name) for name in names_in(content)]
+    files = sorted([*RESULTS.glob("contenders_*.json"), *RESULTS.glob("growth.json")])
+    notes = [where(file, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return "\n".join([*lines, "", *notes, ""])
+
+
+def where(file: Path, content: dict) -> str:
+    """Where and when a file was measured, and with which libraries."""
+    line = note(file, {"date": content["date"], "runs": [content]}).rstrip(".")
+    for name, found in content.get("versions", {}).items():
+        if name in PACKAGES:
+            line += f"; {CONTENDERS[name].split(',')[0]}: " + ", ".join(f"{n} {v}" for n, v in found.items())
+    return f"{line}."
+
+
+def names_in(content: dict) -> list[str]:
+    """The contenders that were measured, in their order."""
+    return [name for name in CONTENDERS if any(run["contender"] == name for run in content["runs"])]
+
+
+def runs_of(content: dict, name: str) -> list[dict]:
+    """The rounds of one contender."""
+    return [run for run in content["runs"] if run["contender"] == name]
+
+
+def ratios(content: dict, name: str) -> list[float]:
+    """How many times as long as ours, round by round."""
+    ours = {run["seed"]: run["seconds"] for run in runs_of(content, "ours")}
+    return [run["seconds"] / ours[run["seed"]] for run in runs_of(content, name)]
+
+
+def row(content: dict, name: str) -> str:
+    """One contender over all rounds."""
+    runs, times = runs_of(content, name), ratios(content, name)
+    seconds, accuracy = [run["seconds"] for run in runs], [run["test_accuracy"] for run in runs]
+    # With random weights the accuracy says nothing.
+    score = f"{mean(accuracy):.1%} ({min(accuracy):.1%} to {max(accuracy):.1%})"
+    return (
+        f"| {LABELS[content['network']]} | {' / '.join(f'{count:,}' for count in runs[0]['pictures'].values())} "
+        f"| {CONTENDERS[name]} | {len(runs)} | {median(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f}) "
+        f"| {median(times):.1f} ({min(times):.1f} to {max(times):.1f}) "
+        f"| {score if content['network'] == 'squeezenet1_1' else '–'} "
+        f"| {median(run['peak_megabytes'] for run in runs) / 1000:.1f} GB |"
+    )
+
+
+# ------------------------------------------------------------------------------------- figures
+
+
+def draw_contenders(contents: list[dict]) -> plt.Figure:
+    """A panel for each file: the median time of each contender, and how many times ours that is."""
+    figure, panels = plt.subplots(
+        1, len(contents), figsize=(5 * len(contents), 2.9), layout="constrained", squeeze=False
+    )
+    for axes, content in zip(panels[0], contents, strict=True):
+        names = names_in(content)
+        seconds = [median(run["seconds"] for run in runs_of(content, name)) for name in names]
+        axes.barh([CONTENDERS[name] for name in names], seconds, color=[BLUE, *[GREY] * (len(names) - 1)])
+        for place, (name, value) in enumerate(zip(names, seconds, strict=True)):
+            times = "" if name == "ours" else f", {median(ratios(content, name)):.1f} ×"
+            axes.annotate(f" {value:.0f} s{times}", (value, place), va="center")
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.35 * max(seconds))
+        count = sum(content["runs"][0]["pictures"].values())
+        tidy(axes, title=f"{LABELS[content['network']]}\n{count:,} photographs", x="seconds, folder to test", y="")
+    return figure
+
+
+def draw_growth(content: dict) -> plt.Figure:
+    """Time and memory by the number of pictures, with the straight line through the times."""
+    counts = numpy.array([run["pictures"] for run in content["runs"]])
+    seconds = numpy.array([run["seconds"] for run in content["runs"]])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    slope, start = numpy.polyfit(counts, seconds, 1)
+    left.plot(counts, start + slope * counts, color=GREY, label=f"{start:.0f} s + {1000 * slope:.1f} ms a picture")
+    left.plot(counts, seconds, "o", color=BLUE, label="measured")
+    left.legend(frameon=False)
+    tidy(left, title="Time", x="pictures", y="seconds, folder to test")
+    right.plot(counts, [run["peak_megabytes"] / 1000 for run in content["runs"]], "o-", color=ORANGE)
+    right.set_ylim(0)
+    tidy(right, title="Memory", x="pictures", y="peak, GB")
+    return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""This course's own command, `python -m helpers train transfer`, with an empty store of features.
+
+python -m benchmarks.contenders.ours FOLDER NETWORK WEIGHTS SEED
+"""
+
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from helpers import __main__ as command_line
+from helpers import features
+
+
+def main(folder: str, network: str, weights: str, seed: str) -> None:
+    """Train, and print the result as one line of JSON."""
+    with TemporaryDirectory() as empty:
+        features.FEATURES, out = Path(empty) / "features", Path(empty) / "run"
+        options = ["--data", folder, "--backbone", network, "--weights", weights, "--seed", seed, "--out", str(out)]
+        if status := command_line.main(["train", "transfer", *options]):
+            sys.exit(status)
+        summary = json.loads((out / "run.json").read_text())["summary"]
+    print(json.dumps({"test_accuracy": summary["test_accuracy"], "epochs": summary["epochs"]}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,142 @@
+"""Measure what each part of the transfer recipe gives and costs, over several seeds; write `results/`.
+
+python -m benchmarks.recipes --data sample
+python -m benchmarks.recipes --data photos --backbone squeezenet1_1 --weights FILE
+python -m benchmarks.recipes --table        only write the table anew from the JSON files
+
+A choice is made on the validation pictures; the test accuracy stands beside it. Seconds are those of the features and
+the training of the head; features are computed anew for each recipe and seed.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from statistics import mean, median, stdev
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+from torchvision.transforms import v2
+
+from helpers import data, features
+from helpers.data import load_splits
+from helpers.runs import TRANSFER_RECIPES, Run, TransferRecipe, train_transfer, write_json
+from helpers.settings import Setting, choose_setting, environment
+
+from .pages import RESULTS, results_table, write_table
+
+MIDDLE = "linear head, all views, only the middle"
+PLAIN, FLIPPED, ALL = ("plain",), ("plain", "flip"), ("plain", "flip", "zoom", "zoom-flip")
+
+
+def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
+    """What is compared, by name: the recipe, the pictures' side in pixels, the precision."""
+    chosen, size = TRANSFER_RECIPES[setting.backbone], setting.transfer_size
+    full = 3e-4 if setting.backbone.startswith("vgg16") else 3e-3
+    return {
+        "the published classifier, its last layer new": (TransferRecipe("full", PLAIN, full), size, "fast"),
+        "the published classifier, flipped pictures too": (TransferRecipe("full", FLIPPED, full), size, "fast"),
+        "linear head on averages and maxima": (TransferRecipe("linear", PLAIN, 3e-3), size, "fast"),
+        "linear head, flipped pictures too": (TransferRecipe("linear", FLIPPED, 3e-3), size, "fast"),
+        "linear head, flipped and zoomed pictures too": (TransferRecipe("linear", ALL, 3e-3), size, "fast"),
+        MIDDLE: (TransferRecipe("linear", ALL, 3e-3), size, "fast"),
+        "linear head, all views, 8/7 of the size": (TransferRecipe("linear", ALL, 3e-3), size * 8 // 7, "fast"),
+        "the course's choice": (chosen, size, "fast"),
+        "the course's choice, exact in float32": (chosen, size, "float32"),
+    }
+
+
+def main() -> None:
+    """Measure one setting (unless --table) and write the table."""
+    options = read_options()
+    if not options.table:
+        measure(options)
+    write_table(table(), command="benchmarks.recipes")
+
+
+def read_options() -> argparse.Namespace:
+    """The command line; data, backbone and weights as in `python -m helpers compare`."""
+    parser = argparse.ArgumentParser(description="Measure what each part of the transfer recipe gives and costs.")
+    parser.add_argument("--data", default="sample")
+    parser.add_argument("--backbone")
+    parser.add_argument("--weights")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--table", action="store_true")
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Every recipe for each seed; the file is written after each, so that a stopped run loses little."""
+    setting, runs = choose_setting(options.data, backbone=options.backbone, weights=options.weights), []
+    for seed in options.seeds:
+        splits = load_splits(setting, seed=seed)
+        sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
+        about = {"data": {"name": splits.name, **sizes}, "backbone": setting.backbone, "seed": seed}
+        runs.append({**about, "environment": environment(), "recipes": {}})
+        for name, (recipe, size, precision) in recipes(setting).items():
+            with TemporaryDirectory() as empty, patch.object(data, "eval_transform", transform_of(name)):
+                features.FEATURES = Path(empty)
+                run = train_transfer(
+                    splits,
+                    replace(setting, transfer_size=size),
+                    recipe=recipe,
+                    precision=precision,
+                    seed=seed,
+                    report=lambda line: None,
+                )
+            runs[-1]["recipes"][name] = result(run)
+            print(seed, name, runs[-1]["recipes"][name], flush=True)
+        write_json(
+            RESULTS / f"recipes_{setting.name}_{setting.backbone}.json",
+            {"date": date.today().isoformat(), "runs": runs},
+        )
+
+
+def transform_of(name: str) -> Callable[[int], v2.Transform]:
+    """How pictures are made square: squeezed as in the course, or, for comparison, the middle cut out."""
+    if name != MIDDLE:
+        return data.eval_transform
+    return lambda size: v2.Compose([v2.Resize(size), v2.CenterCrop(size), *data.to_normalised_tensor()])
+
+
+def result(run: Run) -> dict:
+    """What one seed of a recipe gave."""
+    best = run.history.rows[run.history.best_epoch - 1]
+    return {
+        "validation_accuracy": best["validation_accuracy"],
+        "validation_loss": best["validation_loss"],
+        "test_accuracy": run.test.accuracy,
+        "seconds": round(run.history.seconds, 2),
+    }
+
+
+def table() -> str:
+    """All JSON files of this benchmark as Markdown: a row for each recipe."""
+    header = (
+        "| pictures | network | recipe | seeds | validation accuracy ± deviation | validation loss "
+        "| test accuracy ± deviation | seconds, median |"
+    )
+    return results_table("recipes_*.json", header, row, tuple(recipes(choose_setting("sample"))))
+
+
+def row(runs: list[dict], name: str) -> str:
+    """One recipe over all seeds."""
+    results = [run["recipes"][name] for run in runs]
+    sizes = runs[0]["data"]
+
+    def spread(key: str) -> str:
+        values = [one[key] for one in results]
+        return f"{mean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
+
+    return (
+        f"| `{sizes['name']}`: {sizes['train']:,} / {sizes['validation']:,} / {sizes['test']:,} "
+        f"| {runs[0]['backbone']} | {name} | {', '.join(str(run['seed']) for run in runs)} "
+        f"| {spread('validation_accuracy')} "
+        f"| {mean(one['validation_loss'] for one in results):.3f} | {spread('test_accuracy')} "
+        f"| {median(one['seconds'] for one in results):.1f} |"
+    )
+
+
+if __name__ == "__main__":
+    main()

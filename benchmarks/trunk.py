@@ -1,0 +1,107 @@
+"""Measure VGG16's trunk against what this device's own matrix product allows; write `results/`.
+
+python -m benchmarks.trunk                   on the best device there is
+python -m benchmarks.trunk --table           only write the table anew from the JSON files
+
+The limit is the rate of a product of two square matrices in the same precision. The rate of the trunk counts its
+multiplications and additions, two for each multiply-add of `helpers.costs`, on pictures of 224 pixels a side. The two
+are measured in turns; the best of each is what the device can do when nothing else disturbs it.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from statistics import median
+
+import torch
+
+from helpers.costs import layer_costs
+from helpers.features import forward
+from helpers.models import VGG16, split_model
+from helpers.precision import PRECISIONS, choose_precision
+from helpers.runs import write_json
+from helpers.settings import best_device, environment
+
+from .pages import RESULTS, note, write_table
+
+ROUNDS = 9
+SIDES = (1024, 2048, 4096)  # of the matrices
+
+
+def main() -> None:
+    """Measure this device (unless --table) and write the table."""
+    parser = argparse.ArgumentParser(description="Measure VGG16's trunk against the device's own matrix product.")
+    parser.add_argument("--table", action="store_true")
+    if not parser.parse_args().table:
+        measure(best_device())
+    write_table(table(), command="benchmarks.trunk")
+
+
+def measure(device: torch.device) -> None:
+    """float32 and the fast precision, as one JSON file named after the device."""
+    batch = 256 if device.type == "cuda" else 32
+    trunk, _ = split_model(VGG16())
+    trunk.to(device, memory_format=torch.channels_last).eval()
+    pictures = torch.randn(batch, 3, 224, 224)
+    # Two operations for each multiply-add.
+    operations = 2 * sum(cost.multiply_adds for cost in layer_costs(trunk))
+    content = {"date": date.today().isoformat(), "environment": environment(), "batch": batch}
+    content |= {"operations_per_picture": operations, "precisions": {}}
+    for precision in PRECISIONS:
+        dtype = choose_precision(device, precision) or torch.float32
+        matrices = [torch.ones(side, side, dtype=dtype, device=device) for side in SIDES]
+        products, trunks = [], []
+        for _ in range(ROUNDS):
+            products += [2 * len(m) ** 3 / seconds(lambda m=m: m @ m, device) for m in matrices]
+            work = partial(forward, trunk, pictures, ("plain",), precision=precision, device=device)
+            trunks.append(batch * operations / seconds(work, device))
+        rates = {"matrix_product": max(products), "trunk": max(trunks), "trunk_median": median(trunks)}
+        content["precisions"][str(dtype).removeprefix("torch.")] = rates
+        print(dtype, rates, flush=True)
+    where = content["environment"]
+    name = where["cpu"] if device.type == "cpu" else where["device"]
+    write_json(RESULTS / f"trunk_{'_'.join(name.split())}.json", content)
+
+
+def seconds(work: Callable, device: torch.device) -> float:
+    """How long `work` takes; a GPU is waited for."""
+    wait(device)
+    start = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - start
+
+
+def wait(device: torch.device) -> None:
+    """Until the GPU has done all that it was given; a CPU has."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+
+
+def table() -> str:
+    """All JSON files as Markdown: a row for each device and precision."""
+    header = "| device | precision | matrix product, best | VGG16's trunk, best (median) | share of the limit |"
+    lines, notes = [header, "|" + "---|" * (header.count("|") - 1)], []
+    for file in sorted(RESULTS.glob("trunk_*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        lines += [row(content, precision) for precision in content["precisions"]]
+        notes.append(note(file, {"date": content["date"], "runs": [content]}))
+    return "\n".join([*lines, "", *notes, ""])
+
+
+def row(content: dict, precision: str) -> str:
+    """One precision on one device."""
+    rates, where = content["precisions"][precision], content["environment"]
+    best, usual = (rates[name] / content["operations_per_picture"] for name in ("trunk", "trunk_median"))
+    return (
+        f"| {where['cpu'] if where['device'] == 'cpu' else where['device']} | {precision} "
+        f"| {rates['matrix_product'] / 1e12:.2f} TFLOP/s | {best:,.1f} ({usual:,.1f}) pictures/s "
+        f"| {rates['trunk'] / rates['matrix_product']:.0%} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
