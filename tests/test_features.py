@@ -1,5 +1,6 @@
 """Features of a frozen trunk: equal to the full model's, stored once, never stale."""
 
+import math
 import multiprocessing
 import os
 import shutil
@@ -14,9 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from helpers import features, models, precision, training
-from helpers.data import PictureDataset, eval_transform, train_transform
-from helpers.settings import BadArgument, CourseError
+from helpers import features, models, precision, runs, training
+from helpers.data import PictureDataset, Splits, eval_transform, train_transform
+from helpers.settings import BadArgument, CourseError, Setting
 
 CPU = torch.device("cpu")
 SIZE = 32
@@ -74,7 +75,8 @@ def values(found):
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [(name, "linear") for name in models.BACKBONES] + [("vgg16", "full"), ("vgg16_bn", "full"), ("resnet18", "full")],
+    [(name, "linear") for name in models.BACKBONES]
+    + [("vgg16", "full"), ("vgg16_bn", "full"), ("squeezenet1_1", "full"), ("resnet18", "full")],
 )
 def test_head_on_stored_features_gives_the_full_models_logits(pictures, tmp_path, name, head):
     model = slim_model(name, head)
@@ -282,3 +284,27 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(pictures, tmp_path):
     (tmp_path / "features").write_text("a file is in the way")
     with pytest.raises(CourseError, match="Could not keep features in"):
         extract(Counting(), pictures, tmp_path)
+
+
+# ---- the recipe that uses them
+
+
+@pytest.mark.parametrize(("head", "name"), [("full", "float32"), ("linear", "fast")])
+def test_a_recipe_and_a_precision_of_ones_own_are_used(pictures, tmp_path, monkeypatch, head, name):
+    monkeypatch.setattr(precision, "bfloat16_pays", lambda: True)
+    monkeypatch.setattr(features, "FEATURES", tmp_path / "features")
+    used = {function: [] for function in ("fit", "evaluate")}
+    for function, seen in used.items():
+        real = getattr(runs, function)
+        monkeypatch.setattr(runs, function, lambda *a, real=real, seen=seen, **o: seen.append(o) or real(*a, **o))
+    splits = Splits("dots", ["even", "odd"], pictures[:5], pictures[5:7], pictures[7:])
+    setting = Setting("dots", SIZE, SIZE, 1, 1, backbone="squeezenet1_1", weights="random")
+    recipe = runs.TransferRecipe(head, ("plain", "flip"), 1e-3)
+    run = runs.train_transfer(splits, setting, recipe=recipe, precision=name, report=lambda line: None)
+    assert run.about["head"] == head
+    # SqueezeNet's 512 maps: a kernel of 1 × 1 over them, or a weight for the average and the maximum of each.
+    assert run.summary["trainable_parameters"] == {"full": 2 * 512 + 2, "linear": 2 * 1024 + 2}[head]
+    stored = {len(line.read_text().split()): line.parent for line in (tmp_path / "features").glob("*/digests")}
+    shape = math.prod(map(int, (stored[5] / "shape").read_text().split()))
+    assert (stored[5] / "rows").stat().st_size == 5 * shape * {"float32": 4, "fast": 2}[name]
+    assert [options["precision"] for seen in used.values() for options in seen] == [name, name]

@@ -184,6 +184,22 @@ def test_precision_follows_the_device(monkeypatch):
         assert precision.fast_precision(CPU) == dtype
 
 
+def test_bfloat16_is_chosen_where_a_convolution_is_clearly_faster_with_it(monkeypatch):
+    for bfloat16_seconds, pays in {0.5: True, 0.6: True, 0.8: False, 3.0: False}.items():
+        times = {torch.float32: 1.0, torch.bfloat16: bfloat16_seconds}
+        monkeypatch.setattr(precision, "convolution_seconds", times.get)
+        precision.bfloat16_pays.cache_clear()
+        assert precision.bfloat16_pays() == pays
+    precision.bfloat16_pays.cache_clear()
+
+
+def test_a_convolution_is_measured_in_the_precision_asked_for(monkeypatch):
+    used, forward = [], torch.nn.Conv2d.forward
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda layer, x: used.append(x.dtype) or forward(layer, x))
+    assert precision.convolution_seconds(torch.bfloat16) > 0
+    assert set(used) == {torch.bfloat16}
+
+
 def test_float32_is_exact_on_every_device_and_other_words_are_refused():
     for name in ("cuda", "cpu", "mps"):
         assert precision.choose_precision(torch.device(name), "float32") is None
