@@ -152,7 +152,7 @@ def class_pictures(folder: Path) -> list[Path]:
 
 def is_picture_name(name: str) -> bool:
     """True if a visible file of this name should be a picture."""
-    return Path(name).suffix.lower() in SUFFIXES and name[0] != "."
+    return os.path.splitext(name)[1].lower() in SUFFIXES and name[0] != "."
 
 
 def keep_readable(files: dict[str, dict[str, list[Path]]]) -> tuple[dict[str, dict[str, list[Path]]], list[Path]]:
