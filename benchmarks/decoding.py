@@ -129,7 +129,7 @@ def cuda_batches(pictures: list, workers: int) -> Iterator[tuple[Tensor, Tensor]
 
 WAYS: dict[str, Callable] = {
     "`ImageFolder` and the tutorials' transforms": partial(cpu_batches, tutorials_dataset),
-    "the course: Pillow, JPEG drafts": partial(cpu_batches, course_dataset),
+    "the course: Pillow with drafts, transforms on tensors": partial(cpu_batches, course_dataset),
     "torchvision's decoder, transforms on tensors": partial(cpu_batches, tensor_dataset),
 }
 if torch.cuda.is_available():

@@ -27,6 +27,8 @@ def load_picture(path: str | Path, *, at_least: int | None = None) -> Image.Imag
 
     `at_least`: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its sides
     stay at least this many pixels, which is faster. Raises CourseError if the file can't be decoded.
+    torchvision's decoder is faster on small JPEGs and has no drafts, so it is slower on a camera's (measured:
+    results/README.md); it would be a second judge of what is readable.
     """
     with open_picture(path) as picture:
         return decode(picture, at_least=at_least)
