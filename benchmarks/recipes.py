@@ -94,7 +94,7 @@ def transform_of(name: str) -> Callable[[int], v2.Transform]:
     """How pictures are made square: squeezed as in the course, or, for comparison, the middle cut out."""
     if name != MIDDLE:
         return data.eval_transform
-    return lambda size: v2.Compose([v2.Resize(size), v2.CenterCrop(size), *data.to_normalised_tensor()])
+    return lambda size: v2.Compose([v2.ToImage(), v2.Resize(size), v2.CenterCrop(size), *data.to_normalised()])
 
 
 def result(run: Run) -> dict:

@@ -27,6 +27,8 @@ def load_picture(path: str | Path, *, at_least: int | None = None) -> Image.Imag
 
     `at_least`: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its sides
     stay at least this many pixels, which is faster. Raises CourseError if the file can't be decoded.
+    torchvision's decoder is faster on small JPEGs and has no drafts, so it is slower on a camera's (measured:
+    results/README.md); it would be a second judge of what is readable.
     """
     with open_picture(path) as picture:
         return decode(picture, at_least=at_least)
@@ -39,7 +41,9 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
         if not os.path.isfile(path):
             raise OSError("no file, or not one that ends")  # a pipe would be waited for
         # Read at once: every access to a file in Pillow's small pieces would make threads wait for each other.
-        with Image.open(io.BytesIO(Path(path).read_bytes())) as picture:
+        with open(path, "rb", buffering=0) as file:
+            content = file.read()
+        with Image.open(io.BytesIO(content)) as picture:
             yield picture
     # A damaged file makes Pillow stumble anywhere: OSError, SyntaxError, ValueError, struct.error, KeyError and more.
     except Exception as error:
@@ -49,12 +53,14 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
 def decode(picture: Image.Image, *, at_least: int | None = None) -> Image.Image:
     """An opened picture as upright RGB; `at_least` as in `load_picture`."""
     if at_least:
+        # Not "L", where grey would do: it passes over faults of the colours at which "RGB" stumbles.
         picture.draft("RGB", (at_least, at_least))
-    return to_rgb(ImageOps.exif_transpose(picture))
+    ImageOps.exif_transpose(picture, in_place=True)
+    return to_rgb(picture)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any of Pillow's modes to 8-bit RGB."""
+    """A decoded picture in any of Pillow's modes as 8-bit RGB; itself if that is what it is."""
     if picture.mode.startswith("I") or picture.mode == "F":
         values = numpy.asarray(picture, dtype=numpy.float32)
         # Pillow's own conversion would cut 16-bit values off at 255 instead of scaling them.
@@ -64,7 +70,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def is_transparent(picture: Image.Image) -> bool:
@@ -94,7 +100,8 @@ def in_threads(work: Callable, files: list[Path], *, title: str) -> list:
     Threads are enough, since Pillow decodes without holding Python's lock, and unlike processes they start at once
     on every system. What takes longer than two seconds shows a progress bar on standard error.
     """
-    Image.init()  # loads the readers of all formats: threads that do so at the same time may miss one
+    Image.preinit()  # the readers that are loaded first are tried first: those of the usual formats
+    Image.init()  # loads all others: threads that did so at the same time might miss one
     # Handing over small pictures one by one would take long; large pieces would leave threads idle at the end.
     size = min(32, len(files) // (8 * cores()) + 1)
     pieces = [files[i : i + size] for i in range(0, len(files), size)]

@@ -196,6 +196,19 @@ def test_the_loaders_leave_out_what_the_audit_calls_unreadable(sample):
     assert len(loaded) == report.healthy - 1  # train/lost.jpg is in no class
 
 
+def test_colours_that_cannot_be_decoded_count_although_thumbnails_are_grey(sample):
+    """A draft in shades of grey would read this file; at any size in colour, libjpeg refuses it."""
+    content = bytearray(encoded(drawing(0), "JPEG", subsampling=0))
+    start = content.index(b"\xff\xc0") + 10  # three bytes for each channel, the middle one its sampling factors
+    content[start + 1], content[start + 4], content[start + 7] = 0x31, 0x21, 0x21  # two in three: no whole number
+    (sample / "train" / "cats" / "odd.jpg").write_bytes(content)
+    grey = Image.open(io.BytesIO(content))
+    grey.draft("L", (32, 32))
+    grey.load()
+    assert found(helpers.audit(sample)) == [("unreadable", "train/cats/odd.jpg")]
+    assert not pictures.is_readable(sample / "train" / "cats" / "odd.jpg")
+
+
 def test_the_reasons_are_told_apart(sample, monkeypatch):
     plant(sample)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)

@@ -238,7 +238,10 @@ def test_a_large_jpeg_is_decoded_smaller_but_never_too_small(tmp_path):
 def test_eval_transform_equals_the_older_transforms(tmp_path):
     image = Image.open(picture(tmp_path / "x.png", size=(90, 60))).convert("RGB")
     steps = [v1.Resize((32, 32)), v1.ToTensor(), v1.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
-    torch.testing.assert_close(data.eval_transform(32)(image).as_subclass(torch.Tensor), v1.Compose(steps)(image))
+    tensor, older = data.eval_transform(32)(image).as_subclass(torch.Tensor), v1.Compose(steps)(image)
+    one_level = 1.01 / 255 / min(data.IMAGENET_STD)  # Pillow rounds otherwise
+    torch.testing.assert_close(tensor, older, rtol=0, atol=one_level)
+    assert (tensor - older).abs().mean() < one_level / 10
 
 
 def test_denormalise_undoes_the_normalisation(tmp_path):
