@@ -46,10 +46,10 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--backbone")
     parser.add_argument("--weights")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=6, help="epochs of fine-tuning, after those of the head")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of fine-tuning, after those of the head")
     parser.add_argument("--blocks", type=int, help="how many of the last blocks to unfreeze (default: all)")
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the head")
-    parser.add_argument("--factor", type=float, default=0.3, help="from each part to the one before it")
+    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of the head")
+    parser.add_argument("--factor", type=float, default=0.5, help="from each part to the one before it")
     parser.add_argument("--table", action="store_true")
     return parser.parse_args()
 

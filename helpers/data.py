@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -220,12 +221,19 @@ def eval_transform(size: int) -> v2.Transform:
 def train_transform(size: int) -> v2.Transform:
     """As `eval_transform`, but every time another crop, perhaps mirrored, in slightly other light."""
     return v2.Compose([
+        to_square,
         v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25)),
         v2.RandomHorizontalFlip(),
         v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
         v2.ToImage(),
         *to_normalised(),
     ])  # fmt: skip
+
+
+def to_square(picture: Image.Image) -> Image.Image:
+    """The whole picture, its longer side squeezed to the shorter one."""
+    side = min(picture.size)
+    return picture if picture.width == picture.height else picture.resize((side, side), Image.Resampling.BILINEAR)
 
 
 def to_normalised() -> list[v2.Transform]:

@@ -244,6 +244,18 @@ def test_eval_transform_equals_the_older_transforms(tmp_path):
     assert (tensor - older).abs().mean() < one_level / 10
 
 
+def test_augmentation_starts_from_the_whole_picture():
+    image = Image.new("RGB", (90, 30), "blue")
+    image.paste("red", (0, 0, 15, 30))
+    image.paste("lime", (75, 0, 90, 30))
+    assert data.to_square(image).size == (30, 30)
+    assert data.to_square(image.crop((0, 0, 30, 30))).size == (30, 30)
+    torch.manual_seed(0)
+    crops = [data.denormalise(data.train_transform(32)(image)) for _ in range(50)]
+    # A square cut from the wide picture itself would never hold both of its ends.
+    assert any((crop[0] > 0.6).any() and (crop[1] > 0.6).any() for crop in crops)
+
+
 def test_denormalise_undoes_the_normalisation(tmp_path):
     image = Image.open(picture(tmp_path / "x.png", size=(32, 32))).convert("RGB")
     restored = data.denormalise(data.eval_transform(32)(image))

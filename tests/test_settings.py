@@ -40,6 +40,14 @@ def test_backbone_and_weights_can_be_overridden(monkeypatch):
     assert (chosen.backbone, chosen.weights) == ("resnet18", "random")
 
 
+def test_squeezenet_sees_larger_pictures_however_it_is_chosen(monkeypatch):
+    assert choose_setting("photos").transfer_size == 224
+    assert choose_setting("photos", backbone="resnet18").transfer_size == 224
+    assert choose_setting("photos", backbone="squeezenet1_1").transfer_size == 288
+    monkeypatch.setenv("COURSE_BACKBONE", "squeezenet1_1")
+    assert (choose_setting("photos").transfer_size, choose_setting("photos").scratch_size) == (288, 128)
+
+
 @pytest.mark.parametrize(
     ("backbone", "weights"),
     [("vgg16", "vgg16_slim.safetensors"), ("vgg16_bn", "vgg16_bn_slim.safetensors"), ("resnet18", "imagenet")],

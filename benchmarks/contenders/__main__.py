@@ -38,6 +38,7 @@ from ..pages import RESULTS, ROOT, note, write_table
 HERE = Path(__file__).parent
 CONTENDERS = {
     "ours": "this course",
+    "ours_one_view": "this course, one view of each",
     "plain_recipe": "plain recipe, 5 epochs",
     "with_keras": "Keras, stored features",
     "with_fastai": "fastai, 3 epochs",
@@ -91,7 +92,7 @@ def measure(options: argparse.Namespace) -> None:
         with TemporaryDirectory() as folder:
             sizes = copy_splits(splits, Path(folder), share=(options.pictures or total) / total)
             for name, python in pythons.items():
-                result = run(contender(python, name) + [folder, options.network, options.weights, str(seed)])
+                result = run(command(python, name, folder, options, seed=seed))
                 content["runs"].append({"contender": name, "seed": seed, "pictures": sizes, **result})
                 print(content["runs"][-1], flush=True)
                 write_json(RESULTS / f"contenders_{options.network}_{sum(sizes.values())}.json", content)
@@ -106,7 +107,7 @@ def measure_growth(options: argparse.Namespace) -> None:
     for count in options.growth:
         with TemporaryDirectory() as folder:
             repeat(pictures, splits.classes, count, Path(folder))
-            result = run(contender(sys.executable, "ours") + [folder, options.network, options.weights, "0"])
+            result = run(command(sys.executable, "ours_one_view", folder, options, seed=0))
         content["runs"].append({"pictures": count, **result})
         print(content["runs"][-1], flush=True)
         write_json(RESULTS / "growth.json", content)
@@ -137,9 +138,12 @@ def repeat(pictures: list, classes: list[str], count: int, folder: Path) -> None
         (folder / classes[label] / f"{number}.jpg").write_bytes(path.read_bytes() + b"%d" % number)
 
 
-def contender(python: str, name: str) -> list[str]:
-    """The beginning of a contender's command line."""
-    return [python, "-m", f"{__package__}.ours"] if name == "ours" else [python, str(HERE / f"{name}.py")]
+def command(python: str, name: str, folder: str, options: argparse.Namespace, *, seed: int) -> list[str]:
+    """A contender's command line."""
+    arguments = [folder, options.network, options.weights, str(seed)]
+    if name.startswith("ours"):
+        return [python, "-m", f"{__package__}.ours", *arguments, name.removeprefix("ours_")]
+    return [python, str(HERE / f"{name}.py"), *arguments]
 
 
 def interpreter(name: str) -> str:
@@ -264,7 +268,8 @@ def draw_contenders(contents: list[dict]) -> plt.Figure:
     for axes, content in zip(panels[0], contents, strict=True):
         names = names_in(content)
         seconds = [median(run["seconds"] for run in runs_of(content, name)) for name in names]
-        axes.barh([CONTENDERS[name] for name in names], seconds, color=[BLUE, *[GREY] * (len(names) - 1)])
+        colours = [BLUE if name.startswith("ours") else GREY for name in names]
+        axes.barh([CONTENDERS[name] for name in names], seconds, color=colours)
         for place, (name, value) in enumerate(zip(names, seconds, strict=True)):
             times = "" if name == "ours" else f", {median(ratios(content, name)):.1f} ×"
             axes.annotate(f" {value:.0f} s{times}", (value, place), va="center")

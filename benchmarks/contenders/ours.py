@@ -1,19 +1,23 @@
 """This course's own command, `python -m helpers train transfer`, with an empty store of features.
 
-python -m benchmarks.contenders.ours FOLDER NETWORK WEIGHTS SEED
+python -m benchmarks.contenders.ours FOLDER NETWORK WEIGHTS SEED [one_view]
 """
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from helpers import __main__ as command_line
 from helpers import features
+from helpers.runs import TRANSFER_RECIPES
 
 
-def main(folder: str, network: str, weights: str, seed: str) -> None:
-    """Train, and print the result as one line of JSON."""
+def main(folder: str, network: str, weights: str, seed: str, views: str = "") -> None:
+    """Train, and print the result as one line of JSON; with `one_view`, no flipped or zoomed pictures are added."""
+    if views == "one_view":
+        TRANSFER_RECIPES[network] = replace(TRANSFER_RECIPES[network], views=("plain",))
     with TemporaryDirectory() as empty:
         features.FEATURES, out = Path(empty) / "features", Path(empty) / "run"
         options = ["--data", folder, "--backbone", network, "--weights", weights, "--seed", seed, "--out", str(out)]

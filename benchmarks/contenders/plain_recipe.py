@@ -16,20 +16,21 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 EPOCHS = 5
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def main(folder: str, network: str, weights: str, seed: str) -> None:
     """Train, test, and print the result as one line of JSON."""
     torch.manual_seed(int(seed))
-    model = make_model(network, weights)
+    model = make_model(network, weights).to(DEVICE)
     loaders = {split: make_loader(f"{folder}/{split}", shuffle=split == "train") for split in ("train", "val", "test")}
     optimizer = torch.optim.Adam(model.classifier.parameters(), lr=1e-3)
     for epoch in range(1, EPOCHS + 1):
         model.train()
         for pictures, labels in loaders["train"]:
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(pictures), labels).backward()
+            nn.functional.cross_entropy(model(pictures.to(DEVICE)), labels.to(DEVICE)).backward()
             optimizer.step()
         print(f"epoch {epoch}: validation accuracy {accuracy(model, loaders['val']):.3f}", flush=True)
     print(json.dumps({"test_accuracy": accuracy(model, loaders["test"]), "epochs": EPOCHS}))
@@ -61,7 +62,7 @@ def make_loader(folder: str, *, shuffle: bool) -> DataLoader:
 def accuracy(model: nn.Module, loader: DataLoader) -> float:
     """The share of pictures whose class is right."""
     model.eval()
-    return sum((model(x).argmax(1) == y).sum().item() for x, y in loader) / len(loader.dataset)
+    return sum((model(x.to(DEVICE)).argmax(1).cpu() == y).sum().item() for x, y in loader) / len(loader.dataset)
 
 
 if __name__ == "__main__":
