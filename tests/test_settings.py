@@ -43,9 +43,9 @@ def test_backbone_and_weights_can_be_overridden(monkeypatch):
 def test_squeezenet_sees_larger_pictures_however_it_is_chosen(monkeypatch):
     assert choose_setting("photos").transfer_size == 224
     assert choose_setting("photos", backbone="resnet18").transfer_size == 224
-    assert choose_setting("photos", backbone="squeezenet1_1").transfer_size == 288
+    assert choose_setting("photos", backbone="squeezenet1_1").transfer_size == 256
     monkeypatch.setenv("COURSE_BACKBONE", "squeezenet1_1")
-    assert (choose_setting("photos").transfer_size, choose_setting("photos").scratch_size) == (288, 128)
+    assert (choose_setting("photos").transfer_size, choose_setting("photos").scratch_size) == (256, 128)
 
 
 @pytest.mark.parametrize(
