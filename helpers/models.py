@@ -281,10 +281,8 @@ def split_model(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     """
     if isinstance(model, torchvision.models.SqueezeNet):
         pool = isinstance(model.classifier[0], AverageAndMaxPool)  # it learns nothing, so it belongs to the trunk
-        # torchvision flattens at the very end, outside of the classifier.
-        return nn.Sequential(model.features, *model.classifier[:pool]), nn.Sequential(
-            *model.classifier[pool:], nn.Flatten()
-        )
+        head = [*model.classifier[pool:], nn.Flatten()]  # torchvision flattens at the very end, outside of both
+        return nn.Sequential(model.features, *model.classifier[:pool]), nn.Sequential(*head)
     if isinstance(model, torchvision.models.ResNet):
         return nn.Sequential(*list(model.children())[:-1], nn.Flatten()), model.fc
     return nn.Sequential(model.features, model.avgpool, nn.Flatten()), model.classifier
