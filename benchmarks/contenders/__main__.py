@@ -7,7 +7,7 @@ python -m benchmarks.contenders --table        only write tables and figures ane
 
 Each contender is a process of its own, from its start to its end; they take turns. Keras and fastai get a virtual
 environment each, `.venv-keras` and `.venv-fastai`, made at first use. All see the same splits, cut anew by each round's
-seed. Memory is what the process and its workers hold, without the files that they map; what a forked worker still shares
+seed. Memory is what the process and its workers hold, without the files that they map; what a forked worker shares
 with its parent counts for both, so it is an upper bound. It is looked at twice a second, so a short peak may be missed.
 It needs Linux.
 """
