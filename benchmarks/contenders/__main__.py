@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import date
 from itertools import cycle, islice
 from pathlib import Path
@@ -248,14 +249,18 @@ def row(content: dict, name: str) -> str:
     runs, times = runs_of(content, name), ratios(content, name)
     seconds, accuracy = [run["seconds"] for run in runs], [run["test_accuracy"] for run in runs]
     # With random weights the accuracy says nothing.
-    score = f"{mean(accuracy):.1%} ({min(accuracy):.1%} to {max(accuracy):.1%})"
+    score = spread(accuracy, ".1%", middle=mean) if content["network"] == "squeezenet1_1" else "–"
     return (
         f"| {LABELS[content['network']]} | {' / '.join(f'{count:,}' for count in runs[0]['pictures'].values())} "
-        f"| {CONTENDERS[name]} | {len(runs)} | {median(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f}) "
-        f"| {median(times):.1f} ({min(times):.1f} to {max(times):.1f}) "
-        f"| {score if content['network'] == 'squeezenet1_1' else '–'} "
+        f"| {CONTENDERS[name]} | {len(runs)} | {spread(seconds, '.0f')} | {spread(times, '.1f')} | {score} "
         f"| {median(run['peak_megabytes'] for run in runs) / 1000:.1f} GB |"
     )
+
+
+def spread(values: list[float], form: str, *, middle: Callable = median) -> str:
+    """The middle of some values, and, if there are several, the lowest and the highest."""
+    ends = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
+    return f"{middle(values):{form}}{ends}"
 
 
 # ------------------------------------------------------------------------------------- figures
