@@ -295,6 +295,7 @@ def draw_growth(content: dict) -> plt.Figure:
     left.plot(counts, start + slope * counts, color=GREY, label=f"{start:.0f} s + {1000 * slope:.1f} ms a picture")
     left.plot(counts, seconds, "o", color=BLUE, label="measured")
     left.legend(frameon=False)
+    left.set_ylim(0)
     tidy(left, title="Time", x="pictures", y="seconds, folder to test")
     right.plot(counts, [run["peak_megabytes"] / 1000 for run in content["runs"]], "o-", color=ORANGE)
     right.set_ylim(0)
