@@ -17,26 +17,15 @@ from helpers.plots import learning_curves
 from helpers.runs import compare, comparison, write_json
 from helpers.settings import choose_setting
 
-from .pages import RESULTS, ROOT, results_table, write_table
+from .pages import RESULTS, ROOT, parser_of_settings, results_table, write_table
 
 
 def main() -> None:
     """Measure one setting (unless --table) and write the table."""
-    options = read_options()
+    options = parser_of_settings("Measure both models over several seeds.", seeds=[0, 1, 2, 3, 4]).parse_args()
     if not options.table:
         measure(options)
     write_table(table(), command="benchmarks.accuracy", pages=(RESULTS / "README.md", ROOT / "README.md"))
-
-
-def read_options() -> argparse.Namespace:
-    """The command line; the options are those of `python -m helpers compare`."""
-    parser = argparse.ArgumentParser(description="Measure both models over several seeds.")
-    parser.add_argument("--data", default="sample")
-    parser.add_argument("--backbone")
-    parser.add_argument("--weights")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--table", action="store_true")
-    return parser.parse_args()
 
 
 def measure(options: argparse.Namespace) -> None:

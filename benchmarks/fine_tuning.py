@@ -16,7 +16,7 @@ from helpers.runs import Run, train_transfer, write_json
 from helpers.settings import Setting, choose_setting, environment
 from helpers.training import evaluate, fit, learning_rates_by_block
 
-from .pages import RESULTS, results_table, write_table
+from .pages import RESULTS, parser_of_settings, results_table, write_table
 
 STAGES = {"frozen_head": "head on a frozen base", "fine_tuned": "then fine-tuned"}
 
@@ -41,16 +41,11 @@ def measure(options: argparse.Namespace) -> None:
 
 def read_options() -> argparse.Namespace:
     """The command line; data, backbone and weights as in `python -m helpers compare`."""
-    parser = argparse.ArgumentParser(description="Measure fine-tuning after a frozen head over several seeds.")
-    parser.add_argument("--data", default="sample")
-    parser.add_argument("--backbone")
-    parser.add_argument("--weights")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = parser_of_settings("Measure fine-tuning after a frozen head over several seeds.", seeds=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=10, help="epochs of fine-tuning, after those of the head")
     parser.add_argument("--blocks", type=int, help="how many of the last blocks to unfreeze (default: all)")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of the head")
     parser.add_argument("--factor", type=float, default=0.5, help="from each part to the one before it")
-    parser.add_argument("--table", action="store_true")
     return parser.parse_args()
 
 

@@ -1,5 +1,6 @@
 """Where measurements go: JSON files in `results/`, and tables between two marks on a page."""
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 END = "<!-- end -->"
+
+
+def parser_of_settings(description: str, *, seeds: list[int]) -> argparse.ArgumentParser:
+    """The options of a benchmark of one setting over several seeds, some of them those of `python -m helpers`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", default="sample")
+    parser.add_argument("--backbone")
+    parser.add_argument("--weights")
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
+    parser.add_argument("--table", action="store_true", help="measure nothing, only write the table anew")
+    return parser
 
 
 def write_table(table: str, *, command: str, pages: tuple[Path, ...] = (RESULTS / "README.md",)) -> None:

@@ -24,7 +24,7 @@ from helpers.data import load_splits
 from helpers.runs import TRANSFER_RECIPES, Run, TransferRecipe, train_transfer, write_json
 from helpers.settings import Setting, choose_setting, environment
 
-from .pages import RESULTS, results_table, write_table
+from .pages import RESULTS, parser_of_settings, results_table, write_table
 
 MIDDLE = "linear head, all views, only the middle"
 PLAIN, FLIPPED, ALL = ("plain",), ("plain", "flip"), ("plain", "flip", "zoom", "zoom-flip")
@@ -49,21 +49,12 @@ def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
 
 def main() -> None:
     """Measure one setting (unless --table) and write the table."""
-    options = read_options()
+    options = parser_of_settings(
+        "Measure what each part of the transfer recipe gives and costs.", seeds=[0, 1, 2, 3, 4]
+    ).parse_args()
     if not options.table:
         measure(options)
     write_table(table(), command="benchmarks.recipes")
-
-
-def read_options() -> argparse.Namespace:
-    """The command line; data, backbone and weights as in `python -m helpers compare`."""
-    parser = argparse.ArgumentParser(description="Measure what each part of the transfer recipe gives and costs.")
-    parser.add_argument("--data", default="sample")
-    parser.add_argument("--backbone")
-    parser.add_argument("--weights")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--table", action="store_true")
-    return parser.parse_args()
 
 
 def measure(options: argparse.Namespace) -> None:
