@@ -4,16 +4,17 @@ import os
 import random
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import v2
 
 from .downloads import fetch, find_archive, unpack
-from .pictures import SUFFIXES, cores, in_threads, is_readable, load_picture
+from .pictures import SUFFIXES, cores, decoders, in_threads, is_readable, load_picture
 from .settings import DOWNLOADS, SAMPLE, BadArgument, Setting
 from .tables import format_table
 
@@ -238,7 +239,7 @@ def to_square(picture: Image.Image) -> Image.Image:
 
 def to_normalised() -> list[v2.Transform]:
     """A tensor of 8-bit RGB to float32 in [0, 1], then ImageNet's mean taken off and divided by its deviation."""
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD, inplace=True)]
 
 
 def denormalise(tensor: Tensor) -> Tensor:
@@ -257,9 +258,18 @@ class PictureDataset(Dataset):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path, label = self.pictures[index]
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+        """A whole batch, as DataLoader asks for it: files are decoded in threads, unless this is a worker process.
+
+        The transform goes through the pictures in their order, because its random numbers come in that of the seed.
+        """
+        paths, labels = zip(*(self.pictures[index] for index in indices), strict=True)
         # 1.3 leaves a random crop enough pixels that it is seldom enlarged.
-        return self.transform(load_picture(path, at_least=round(1.3 * self.size))), label
+        load = partial(load_picture, at_least=round(1.3 * self.size))
+        decoded = map(load, paths) if get_worker_info() else decoders().map(load, paths)
+        return list(zip(map(self.transform, decoded), labels, strict=True))
 
 
 def make_loaders(
@@ -289,8 +299,11 @@ def make_loaders(
 
 
 def default_workers(pictures: int) -> int:
-    """Processes that decode pictures: none for small data, and none where new processes start slowly."""
+    """Processes that decode pictures while a GPU computes: none for small data, or where processes start slowly.
+
+    Without a GPU there are none: `PictureDataset` decodes in threads, and both need the same cores.
+    """
     # On Windows and macOS each worker starts Python anew, and in a notebook it may never come up.
-    if sys.platform != "linux" or pictures < 1000:
+    if sys.platform != "linux" or pictures < 1000 or not torch.cuda.is_available():
         return 0
     return min(8, cores())

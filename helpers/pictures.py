@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -100,8 +101,7 @@ def in_threads(work: Callable, files: list[Path], *, title: str) -> list:
     Threads are enough, since Pillow decodes without holding Python's lock, and unlike processes they start at once
     on every system. What takes longer than two seconds shows a progress bar on standard error.
     """
-    Image.preinit()  # the readers that are loaded first are tried first: those of the usual formats
-    Image.init()  # loads all others: threads that did so at the same time might miss one
+    register_formats()
     # Handing over small pictures one by one would take long; large pieces would leave threads idle at the end.
     size = min(32, len(files) // (8 * cores()) + 1)
     pieces = [files[i : i + size] for i in range(0, len(files), size)]
@@ -113,6 +113,23 @@ def in_threads(work: Callable, files: list[Path], *, title: str) -> list:
             return list(tqdm(results, total=len(files), desc=title, unit=" files", delay=2))
     finally:
         pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait for all that is left
+
+
+@cache
+def decoders() -> ThreadPoolExecutor:
+    """Threads for decoding batch after batch, one for each processor core; between batches they wait."""
+    register_formats()
+    return ThreadPoolExecutor(cores(), "decoder")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process inherits no threads: it must make its own
+    os.register_at_fork(after_in_child=decoders.cache_clear)
+
+
+def register_formats() -> None:
+    """Load Pillow's readers, before threads do so at the same time and one of them misses some."""
+    Image.preinit()  # the readers that are loaded first are tried first: those of the usual formats
+    Image.init()
 
 
 def cores() -> int:

@@ -1,6 +1,9 @@
 """From folders to splits to tensors, against PIL, numpy and torchvision's older transforms."""
 
+import multiprocessing
+import os
 import sys
+import threading
 import zipfile
 from dataclasses import replace
 
@@ -287,10 +290,60 @@ def test_loaders_show_every_picture_once_and_repeat_by_seed(tmp_path):
     assert not torch.equal(epoch(0, augment=True)[0], epoch(0, augment=True)[0])
 
 
-def test_no_worker_processes_where_they_could_hang(monkeypatch):
+def test_a_batch_is_decoded_in_threads_and_equals_its_pictures_alone(tmp_path, monkeypatch):
+    splits, threads, alone_in = read(class_folders(tmp_path, a=30, b=25)), set(), data.load_picture
+    dataset = data.make_loaders(splits, 32, augment=False)[0].dataset
+    alone = [dataset[index] for index in (7, 3, 20)]
+
+    def load(*arguments, **options):
+        threads.add(threading.current_thread())
+        return alone_in(*arguments, **options)
+
+    monkeypatch.setattr(data, "load_picture", load)
+    together = dataset.__getitems__([7, 3, 20])
+    assert len(threads) >= 1
+    assert threading.main_thread() not in threads
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(together, alone, strict=True))
+    assert [label for _, label in together] == [label for _, label in alone]
+
+
+def test_augmentation_repeats_by_seed_although_threads_decode(tmp_path):
+    dataset = data.make_loaders(read(class_folders(tmp_path, a=30, b=25)), 32)[0].dataset
+
+    def augmented():
+        torch.manual_seed(0)
+        return torch.stack([picture for picture, _ in dataset.__getitems__(list(range(33)))])
+
+    first = augmented()
+    assert all(torch.equal(augmented(), first) for _ in range(5))
+
+
+def mean_of_a_batch(dataset, answers):
+    """In a process of its own."""
+    answers.put(torch.stack([picture for picture, _ in dataset.__getitems__([0, 1, 2])]).mean().item())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork processes")
+def test_a_forked_process_starts_threads_of_its_own(tmp_path):
+    splits = read(class_folders(tmp_path, a=30, b=25))
+    train, validation, _ = data.make_loaders(splits, 32, augment=False)
+    batches = torch.cat([pictures for pictures, _ in validation])  # starts this process's threads
+    workers = data.make_loaders(splits, 32, augment=False, workers=2)[1]
+    assert torch.equal(torch.cat([pictures for pictures, _ in workers]), batches)
+    forking = multiprocessing.get_context("fork")
+    answers = forking.Queue()
+    process = forking.Process(target=mean_of_a_batch, args=(train.dataset, answers), daemon=True)
+    process.start()
+    assert isinstance(answers.get(timeout=30), float)
+    process.join()
+
+
+def test_worker_processes_only_beside_a_gpu_and_where_they_cannot_hang(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
-    assert data.default_workers(400) == 0
-    assert data.default_workers(5000) >= 1
+    for gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        assert data.default_workers(400) == 0
+        assert (data.default_workers(5000) >= 1) == gpu
     for platform in ("win32", "darwin"):
         monkeypatch.setattr(sys, "platform", platform)
         assert data.default_workers(5000) == 0
