@@ -7,9 +7,8 @@ python -m benchmarks.contenders --table        only write tables and figures ane
 
 Each contender is a process of its own, from its start to its end; they take turns. Keras and fastai get a virtual
 environment each, `.venv-keras` and `.venv-fastai`, made at first use. All see the same splits, cut anew by each round's
-seed. Memory is what the process and its workers hold, without the files that they map; what a forked worker shares
-with its parent counts for both, so it is an upper bound. It is looked at twice a second, so a short peak may be missed.
-It needs Linux.
+seed. Memory is what the process and its workers hold, without the files that they map; what they share counts once.
+It is looked at twice a second, so a short peak may be missed. It needs Linux.
 """
 
 import argparse
@@ -20,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from itertools import cycle, islice
 from pathlib import Path
@@ -185,16 +185,19 @@ def run(command: list[str]) -> dict:
 
 
 def watch_memory(process: subprocess.Popen, peak: list[int]) -> None:
-    """Keep the largest sum seen of what the process and its children hold, mapped files aside, in bytes."""
+    """Keep the largest sum seen of what the process and its children hold, in bytes."""
     parent = psutil.Process(process.pid)
     while process.poll() is None:
-        try:
-            family = [parent, *parent.children(recursive=True)]
-            memory = [member.memory_info() for member in family]
-            peak[0] = max(peak[0], sum(part.rss - part.shared for part in memory))
-        except psutil.Error:  # one of them has just ended
-            pass
+        with suppress(psutil.Error, OSError):  # one of them has just ended
+            peak[0] = max(peak[0], sum(map(memory_held, [parent, *parent.children(recursive=True)])))
         time.sleep(0.5)
+
+
+def memory_held(process: psutil.Process) -> int:
+    """The memory of a process in bytes, mapped files aside; of what n processes share, the nth part counts."""
+    lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+    kilobytes = {name: int(size) for name, size, *_ in map(str.split, lines[1:])}
+    return 1024 * (kilobytes["Pss_Anon:"] + kilobytes["Pss_Shmem:"])
 
 
 # -------------------------------------------------------------------------------------- tables
