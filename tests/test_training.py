@@ -326,6 +326,60 @@ def test_without_patience_all_epochs_are_run_and_no_patience_is_refused():
             training.fit(small_model(), train, validation, epochs=2, patience=patience, **options)
 
 
+def steps_of(monkeypatch, **options):
+    """Train a network with batch norm for two epochs: its history, itself, and its state after every step."""
+    model, steps, make_optimizer = small_model(), [], training.make_optimizer
+
+    def with_a_record(*arguments):
+        optimizer = make_optimizer(*arguments)
+        optimizer.register_step_post_hook(lambda *_: steps.append(training.copy_of_weights(model)))
+        return optimizer
+
+    loader, options = loader_of(40, shuffle=True), {"device": CPU, "report": quiet, **options}
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "make_optimizer", with_a_record)
+        history = training.fit(model, loader, loader_of(40), epochs=2, learning_rate=3e-3, **options)
+    return history, model, steps
+
+
+def test_the_average_is_that_of_the_weights_after_each_step(monkeypatch):
+    saved = []
+    history, model, steps = steps_of(monkeypatch, average=0.8, on_best=lambda: saved.append(True))
+    assert (len(steps), history.best_epoch, len(saved)) == (10, 2, 2), "this run must get better to its end"
+    for key, value in model.state_dict().items():
+        if value.is_floating_point():
+            expected = steps[0][key].double().numpy()
+            for step in steps[1:]:
+                expected = 0.8 * expected + 0.2 * step[key].double().numpy()
+            numpy.testing.assert_allclose(value.numpy(), expected, rtol=1e-4, atol=1e-6)
+            assert not torch.equal(value, steps[-1][key])
+    loss = training.evaluate(model, loader_of(40), device=CPU).log_loss
+    assert loss == pytest.approx(history.rows[-1]["validation_loss"], rel=1e-5)
+
+
+def test_the_average_does_not_change_the_steps(monkeypatch):
+    (_, _, plain), (_, _, averaged) = steps_of(monkeypatch), steps_of(monkeypatch, average=0.9)
+    for one, other in zip(plain, averaged, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_on_best_sees_the_average(monkeypatch):
+    seen, fit = [], training.fit
+
+    def watched(model, *arguments, **options):
+        return fit(model, *arguments, on_best=lambda: seen.append(models.fingerprint(model)), **options)
+
+    monkeypatch.setattr(training, "fit", watched)
+    _, model, _ = steps_of(monkeypatch, average=0.8)
+    assert seen[-1] == models.fingerprint(model)
+
+
+def test_no_average_outside_0_and_1():
+    for average in (0, 1, -0.5, 2):
+        with pytest.raises(BadArgument, match="between 0 and 1"):
+            training.fit(small_model(), loader_of(8), loader_of(8), epochs=1, average=average, device=CPU)
+
+
 # ---- the learning-rate finder
 
 
