@@ -46,6 +46,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, help="how many of the last blocks to unfreeze (default: all)")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of the head")
     parser.add_argument("--factor", type=float, default=0.5, help="from each part to the one before it")
+    parser.add_argument("--average", type=float, help="keep a moving average of the weights, as in `fit`")
     return parser.parse_args()
 
 
@@ -54,7 +55,7 @@ def measure_seed(splits: Splits, setting: Setting, options: argparse.Namespace, 
     run = train_transfer(splits, setting, seed=seed)
     last_blocks = len(blocks(run.model)) if options.blocks is None else options.blocks
     tuned = fine_tune(run, splits, options, last_blocks=last_blocks, seed=seed)
-    recipe = {"blocks": last_blocks, "head_rate": options.rate, "factor": options.factor}
+    recipe = {"blocks": last_blocks, "head_rate": options.rate, "factor": options.factor, "average": options.average}
     sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     return {
         "data": {"name": splits.name, "classes": splits.classes, **sizes},
@@ -71,7 +72,8 @@ def fine_tune(run: Run, splits: Splits, options: argparse.Namespace, *, last_blo
     model = freeze_batch_norm(unfreeze(run.model, last_blocks))
     rates = learning_rates_by_block(model, head=options.rate, factor=options.factor)
     train_loader, validation_loader, test_loader = make_loaders(splits, run.about["image_size"], seed=seed)
-    history = fit(model, train_loader, validation_loader, epochs=options.epochs, learning_rate=rates, seed=seed)
+    epochs = {"epochs": options.epochs, "average": options.average}
+    history = fit(model, train_loader, validation_loader, **epochs, learning_rate=rates, seed=seed)
     test = evaluate(model, test_loader)
     print(f"fine-tuned: {test}")
     return {
@@ -99,7 +101,8 @@ def row(runs: list[dict], stage: str) -> str:
     accuracy = [result["test_accuracy"] for result in results]
     spread = f" ± {stdev(accuracy):.1%}" if len(accuracy) > 1 else ""
     seconds = sorted(result["train_seconds"] for result in results)
-    unfrozen = f" ({recipe['blocks']} blocks, head {recipe['head_rate']:g}, factor {recipe['factor']:g})"
+    unfrozen = f" ({recipe['blocks']} blocks, head {recipe['head_rate']:g}, factor {recipe['factor']:g}"
+    unfrozen += f", average {recipe['average']:g})" if recipe.get("average") else ")"
     return (
         f"| `{data['name']}`: {data['train']:,} / {data['validation']:,} / {data['test']:,} "
         f"| {runs[0]['frozen_head']['backbone']} | {STAGES[stage]}{unfrozen if stage == 'fine_tuned' else ''} "
