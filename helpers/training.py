@@ -47,6 +47,14 @@ class Evaluation:
         right = self.probabilities[torch.arange(len(self.labels)), self.labels]
         return -right.double().clamp_min(1e-12).log().mean().item()
 
+    def mean_over(self, views: int) -> "Evaluation":
+        """One answer for each picture, the mean over its views: test-time averaging.
+
+        All first views come first, then all second ones, as an unshuffled `feature_loader` gives them.
+        """
+        probabilities = self.probabilities.unflatten(0, (views, -1)).mean(0)
+        return Evaluation(probabilities, self.labels[: len(probabilities)])
+
     def __repr__(self) -> str:
         return f"accuracy {self.accuracy:.3f}, log loss {self.log_loss:.3f} on {len(self.labels)} pictures"
 

@@ -98,6 +98,18 @@ def test_views_are_the_flipped_and_the_zoomed_picture(pictures, tmp_path):
     assert labels.tolist() == 3 * [label for _, label in pictures]
 
 
+def test_answers_averaged_over_views_are_the_models_own_to_picture_and_mirror_image(pictures, tmp_path):
+    model = slim_model()
+    trunk, head = models.split_model(model)
+    found = extract(trunk, pictures, tmp_path, views=("plain", "flip"))
+    result = training.evaluate(head, features.feature_loader(found), device=CPU, precision="float32").mean_over(2)
+    batch = torch.stack([eval_transform(SIZE)(Image.open(path).convert("RGB")) for path, _ in pictures])
+    with torch.inference_mode():
+        expected = (model(batch).softmax(1) + model(batch.flip(-1)).softmax(1)) / 2
+    torch.testing.assert_close(result.probabilities, expected, rtol=0, atol=1e-5)
+    assert result.labels.tolist() == [label for _, label in pictures]
+
+
 def test_what_fit_teaches_the_head_the_model_has_learned(pictures, tmp_path):
     model = slim_model(head="linear")
     trunk, head = models.split_model(model)

@@ -61,6 +61,15 @@ def test_evaluate_refuses_a_loader_that_leaves_pictures_out():
         training.evaluate(small_model(), loader_of(21, drop_last=True), device=CPU)
 
 
+def test_answers_are_averaged_over_the_views_of_each_picture():
+    probabilities = torch.rand(12, 3).softmax(1)  # four pictures in three views, the first view of all four first
+    labels = torch.tensor([0, 1, 2, 1])
+    result = training.Evaluation(probabilities, labels.repeat(3)).mean_over(3)
+    expected = [numpy.mean([probabilities[view * 4 + i].numpy() for view in range(3)], axis=0) for i in range(4)]
+    numpy.testing.assert_allclose(result.probabilities.numpy(), expected, rtol=1e-6)
+    assert torch.equal(result.labels, labels)
+
+
 # ---- fit
 
 
