@@ -57,7 +57,12 @@ def table() -> str:
         "| pictures | model | seeds | test accuracy ± deviation (lowest to highest) | log loss | trained parameters "
         "| epochs | training time, median |"
     )
-    return results_table("accuracy_*.json", header, row, ("scratch", "transfer"))
+    return results_table("accuracy_*.json", header, row, ("scratch", "transfer"), weights)
+
+
+def weights(run: dict) -> str:
+    """Where the transferred network comes from."""
+    return f" Weights: {run['models']['transfer']['weights']}."
 
 
 def row(runs: list[dict], model: str) -> str:
@@ -66,7 +71,7 @@ def row(runs: list[dict], model: str) -> str:
     accuracy = [result["test_accuracy"] for result in results]
     spread = f" ± {stdev(accuracy):.1%}" if len(accuracy) > 1 else ""
     first, seconds = results[0], sorted(result["train_seconds"] for result in results)
-    name = "SmallCNN from scratch" if model == "scratch" else f"{first['backbone']} transferred ({first['weights']})"
+    name = "SmallCNN from scratch" if model == "scratch" else f"{first['backbone']} transferred"
     return (
         f"| `{data['name']}`: {data['train']:,} / {data['validation']:,} / {data['test']:,} | {name} "
         f"| {', '.join(str(run['seed']) for run in runs)} "

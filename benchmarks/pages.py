@@ -30,12 +30,22 @@ def write_table(table: str, *, command: str, pages: tuple[Path, ...] = (RESULTS 
         page.write_text(f"{before}{begin}\n{table}{END}{after}", encoding="utf-8")
 
 
-def results_table(pattern: str, header: str, row: Callable[[list[dict], str], str], names: tuple[str, ...]) -> str:
-    """The JSON files of that name as Markdown: `row(runs, name)` for each file and name, then where it was measured."""
+def results_table(
+    pattern: str,
+    header: str,
+    row: Callable[[list[dict], str], str],
+    names: tuple[str, ...],
+    detail: Callable[[dict], str] = lambda run: "",
+) -> str:
+    """The JSON files of that name as Markdown: `row(runs, name)` for each file and name, then where it was measured.
+
+    `detail` says more about a file's first run, at the end of that last line.
+    """
     files = {file: json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob(pattern))}
     rows = [row(content["runs"], name) for content in files.values() for name in names]
     rule = "|" + "---|" * (header.count("|") - 1)
-    return "\n".join([header, rule, *rows, "", *(note(file, content) for file, content in files.items()), ""])
+    notes = [note(file, content) + detail(content["runs"][0]) for file, content in files.items()]
+    return "\n".join([header, rule, *rows, "", *notes, ""])
 
 
 def note(file: Path, content: dict) -> str:
