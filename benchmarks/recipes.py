@@ -10,6 +10,7 @@ the averages over two views cost is the time of the features of all validation a
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +30,7 @@ from helpers.runs import TRANSFER_RECIPES, Run, TransferRecipe, train_transfer, 
 from helpers.settings import Setting, choose_setting, environment
 from helpers.training import evaluate
 
-from .pages import RESULTS, parser_of_settings, results_table, write_table
+from .pages import RESULTS, note, parser_of_settings, write_table
 
 AVERAGED = "the course's choice, answers averaged over picture and mirror image"
 MIDDLE = "linear head, all views, only the middle"
@@ -123,29 +124,37 @@ def averaged(run: Run, splits: Splits) -> dict:
 
 
 def table() -> str:
-    """All JSON files of this benchmark as Markdown: a row for each recipe."""
-    header = (
-        "| pictures | network | recipe | seeds | validation accuracy ± deviation | validation loss "
-        "| test accuracy ± deviation | seconds |"
-    )
-    return results_table("recipes_*.json", header, row, tuple(recipes(choose_setting("sample"))))
+    """All JSON files of this benchmark as Markdown: a table for each, with a row for each recipe."""
+    files = {file: json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("recipes_*.json"))}
+    tables = [table_of(content["runs"]) for content in files.values()]
+    return "\n".join([*tables, *(note(file, content) for file, content in files.items()), ""])
 
 
-def row(runs: list[dict], name: str) -> str:
+def table_of(runs: list[dict]) -> str:
+    """One setting: what was measured, and a row for each recipe."""
+    sizes, seeds = runs[0]["data"], ", ".join(str(run["seed"]) for run in runs)
+    pictures = f"{sizes['train']:,} / {sizes['validation']:,} / {sizes['test']:,}"
+    lines = [
+        f"`{sizes['name']}`, {pictures} pictures, {runs[0]['backbone']}, seeds {seeds}:",
+        "",
+        "| recipe | validation accuracy ± deviation | validation loss | test accuracy ± deviation | seconds |",
+        "|---|---|---|---|---|",
+        *(row([run["recipes"][name] for run in runs], name) for name in runs[0]["recipes"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def row(results: list[dict], name: str) -> str:
     """One recipe over all seeds."""
-    results = [run["recipes"][name] for run in runs]
-    sizes = runs[0]["data"]
 
     def spread(key: str) -> str:
         values = [one[key] for one in results]
         return f"{mean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
 
     return (
-        f"| `{sizes['name']}`: {sizes['train']:,} / {sizes['validation']:,} / {sizes['test']:,} "
-        f"| {runs[0]['backbone']} | {name} | {', '.join(str(run['seed']) for run in runs)} "
-        f"| {spread('validation_accuracy')} "
-        f"| {mean(one['validation_loss'] for one in results):.3f} | {spread('test_accuracy')} "
-        f"| {results[0]['seconds']:.1f} |"
+        f"| {name} | {spread('validation_accuracy')} | {mean(one['validation_loss'] for one in results):.3f} "
+        f"| {spread('test_accuracy')} | {results[0]['seconds']:.1f} |"
     )
 
 
