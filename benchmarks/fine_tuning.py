@@ -14,7 +14,7 @@ from helpers.data import Splits, load_splits, make_loaders
 from helpers.models import blocks, count_parameters, freeze_batch_norm, unfreeze
 from helpers.runs import Run, train_transfer, write_json
 from helpers.settings import Setting, choose_setting, environment
-from helpers.training import evaluate, fit, learning_rates_by_block
+from helpers.training import KEEP, evaluate, fit, learning_rates_by_block
 
 from .pages import RESULTS, parser_of_settings, results_table, write_table
 
@@ -47,6 +47,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of the head")
     parser.add_argument("--factor", type=float, default=0.5, help="from each part to the one before it")
     parser.add_argument("--average", type=float, help="keep a moving average of the weights, as in `fit`")
+    parser.add_argument("--keep", default="best", choices=KEEP, help="the epoch with the lowest loss, or the last")
     return parser.parse_args()
 
 
@@ -56,6 +57,7 @@ def measure_seed(splits: Splits, setting: Setting, options: argparse.Namespace, 
     last_blocks = len(blocks(run.model)) if options.blocks is None else options.blocks
     tuned = fine_tune(run, splits, options, last_blocks=last_blocks, seed=seed)
     recipe = {"blocks": last_blocks, "head_rate": options.rate, "factor": options.factor, "average": options.average}
+    recipe |= {"keep": options.keep}
     sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     return {
         "data": {"name": splits.name, "classes": splits.classes, **sizes},
@@ -72,7 +74,7 @@ def fine_tune(run: Run, splits: Splits, options: argparse.Namespace, *, last_blo
     model = freeze_batch_norm(unfreeze(run.model, last_blocks))
     rates = learning_rates_by_block(model, head=options.rate, factor=options.factor)
     train_loader, validation_loader, test_loader = make_loaders(splits, run.about["image_size"], seed=seed)
-    epochs = {"epochs": options.epochs, "average": options.average}
+    epochs = {"epochs": options.epochs, "average": options.average, "keep": options.keep}
     history = fit(model, train_loader, validation_loader, **epochs, learning_rate=rates, seed=seed)
     test = evaluate(model, test_loader)
     print(f"fine-tuned: {test}")
@@ -102,7 +104,7 @@ def row(runs: list[dict], stage: str) -> str:
     spread = f" ± {stdev(accuracy):.1%}" if len(accuracy) > 1 else ""
     seconds = sorted(result["train_seconds"] for result in results)
     unfrozen = f" ({recipe['blocks']} blocks, head {recipe['head_rate']:g}, factor {recipe['factor']:g}"
-    unfrozen += f", average {recipe['average']:g})" if recipe.get("average") else ")"
+    unfrozen += f", average {recipe['average']:g}, {recipe['keep']} epoch)" if recipe.get("average") else ")"
     return (
         f"| `{data['name']}`: {data['train']:,} / {data['validation']:,} / {data['test']:,} "
         f"| {runs[0]['frozen_head']['backbone']} | {STAGES[stage]}{unfrozen if stage == 'fine_tuned' else ''} "

@@ -19,6 +19,7 @@ from .tables import format_table
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "constant")
+KEEP = ("best", "last")
 
 
 # ------------------------------------------------------------------------------------- evaluate
@@ -91,12 +92,17 @@ class History:
     best_epoch: int = 0
     seconds_before: float = 0.0  # what came before the first epoch, such as the features of a frozen trunk
 
-    def is_best(self) -> bool:
-        """True if the last epoch has the lowest validation loss so far; it is then `best_epoch`."""
-        if self.rows[-1]["validation_loss"] > min(row["validation_loss"] for row in self.rows):
+    def is_best(self, keep: str) -> bool:
+        """True if the last epoch has the lowest validation loss so far, or the last counts; it is then `best_epoch`."""
+        if keep == "best" and self.rows[-1]["validation_loss"] > self.lowest_loss:
             return False
         self.best_epoch = self.rows[-1]["epoch"]
         return True
+
+    @property
+    def lowest_loss(self) -> float:
+        """The lowest validation loss of all epochs."""
+        return min(row["validation_loss"] for row in self.rows)
 
     @property
     def seconds(self) -> float:
@@ -110,7 +116,10 @@ class History:
             for row in self.rows
         ]
         header = ["epoch", "train loss", "train accuracy", "validation loss", "validation accuracy"]
-        return format_table(header, shown) + "\n* kept: the lowest validation loss"
+        lowest = any(
+            row["epoch"] == self.best_epoch and row["validation_loss"] == self.lowest_loss for row in self.rows
+        )
+        return f"{format_table(header, shown)}\n* kept: {'the lowest validation loss' if lowest else 'the last epoch'}"
 
     def plot(self, title: str = "Learning curves"):
         """The learning curves as a matplotlib figure."""
@@ -132,6 +141,7 @@ def fit(
     label_smoothing: float = 0.0,
     patience: int | None = None,
     average: float | None = None,
+    keep: str = "best",
     seed: int = 0,
     device: torch.device | None = None,
     precision: str = "fast",
@@ -145,9 +155,11 @@ def fit(
     `patience`: stop after so many epochs in a row without a new best one; None runs all `epochs`.
     `average`: validate and keep not the weights themselves but a moving average of them, in which each step leaves
     this share of what was there: 0.99 is about the mean of the last 100 batches (arXiv:1803.05407 says why that helps).
+    `keep`: "best", the epoch with the lowest validation loss, or "last": with few validation pictures the lowest loss
+    is partly luck, and a schedule that ends at low rates makes its last epochs good ones.
     `seconds_before`: time already spent, which the history counts too.
     `precision`: "fast" computes in bfloat16 or float16 where that is faster, "float32" always exactly.
-    The best epoch is the one with the lowest validation loss; `on_best` is called after each new best, to save it.
+    `on_best` is called after each epoch that is kept for the time being, to save it.
     Ctrl-C keeps the best weights so far in the model and raises KeyboardInterrupt.
     Raises BadArgument for a wrong option, or a freezing mistake that PyTorch would accept in silence.
     """
@@ -156,6 +168,8 @@ def fit(
         raise BadArgument(f"patience is {patience}; it must be at least one epoch, or None to run all epochs.")
     if average is not None and not 0 < average < 1:
         raise BadArgument(f"average is {average}; it must be between 0 and 1, such as 0.99, or None for no average.")
+    if keep not in KEEP or (patience and keep == "last"):
+        raise BadArgument(f'keep is {keep!r}; it must be "best" or "last", and "best" if there is patience.')
     device = device or best_device()
     model.to(device, memory_format=torch.channels_last)
     torch.manual_seed(seed)
@@ -174,7 +188,7 @@ def fit(
                 result = evaluate(model, validation_loader, device=device, precision=precision)
                 row |= {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
                 history.rows.append({"epoch": epoch, **row, "seconds": time.perf_counter() - start})
-                if history.is_best():
+                if history.is_best(keep):
                     best = copy_of_weights(model)
                     on_best()
             report(epoch_line(history.rows[-1], epochs))  # last: what the reader sees is then kept

@@ -383,6 +383,26 @@ def test_on_best_sees_the_average(monkeypatch):
     assert seen[-1] == models.fingerprint(model)
 
 
+def test_the_last_epoch_is_kept_where_that_is_asked_for():
+    """The run of `test_the_model_ends_with_its_best_epoch`, which gets worse in the end."""
+    model, train, validation, kept = small_model(), loader_of(32, shuffle=True), loader_of(32, seed=1), []
+    history = training.fit(model, train, validation, epochs=8, learning_rate=0.5, schedule="constant", report=quiet,
+                           device=CPU, keep="last", on_best=lambda: kept.append(models.fingerprint(model)))  # fmt: skip
+    losses = [row["validation_loss"] for row in history.rows]
+    assert losses[-1] > min(losses), "this run must get worse in the end"
+    assert history.best_epoch == 8
+    assert len(kept) == 8
+    assert kept[-1] == models.fingerprint(model)
+    assert training.evaluate(model, validation, device=CPU).log_loss == pytest.approx(losses[-1], rel=1e-5)
+    assert "kept: the last epoch" in repr(history)
+
+
+def test_wrong_words_for_what_is_kept_are_refused():
+    for options in ({"keep": "first"}, {"keep": "last", "patience": 2}):
+        with pytest.raises(BadArgument, match='"best" or "last"'):
+            training.fit(small_model(), loader_of(8), loader_of(8), epochs=1, device=CPU, **options)
+
+
 def test_no_average_outside_0_and_1():
     for average in (0, 1, -0.5, 2):
         with pytest.raises(BadArgument, match="between 0 and 1"):
