@@ -84,9 +84,11 @@ class Report:
     __repr__ = __str__
 
     def describe(self, finding: Finding) -> str:
-        """A finding as one line of text."""
-        line = f"{self.name(finding.path)}: {finding.detail}"
-        return f"{line} {self.name(finding.other)}" if finding.other else line
+        """A finding as one line of text; a copy as `path = other`, a near-duplicate as `path ~ other`."""
+        if finding.other is None:
+            return f"{self.name(finding.path)}: {finding.detail}"
+        sign = "~" if finding.kind.startswith("near") else "="
+        return f"{self.name(finding.path)} {sign} {self.name(finding.other)}"
 
     def name(self, path: Path) -> str:
         """A path within the folder, printable whatever its letters."""
@@ -151,7 +153,7 @@ def list_others(folder: Path, places: dict) -> tuple[list[Path], list[Finding]]:
 def hidden_detail(folder: Path) -> str:
     """How much lies in a hidden folder."""
     count = sum(path.is_file() for path in folder.rglob("*"))
-    return f"{count:,} files, which torchvision's ImageFolder would not pass over"
+    return f"{count:,} files, read by ImageFolder"
 
 
 def stray_detail(path: Path) -> str:
@@ -198,7 +200,8 @@ def find_oddities(picture: Image.Image, suffix: str) -> Iterator[tuple[str, str]
         yield "enormous", f"{width} × {height} pixels"
     if min(width, height) < TINY:
         yield "tiny", f"{width} × {height} pixels"
-    content = "JPEG" if picture.format == "MPO" else picture.format  # MPO: several JPEGs in one file, the first is used
+    # MPO: several JPEGs in one file, of which the first is used.
+    content = "JPEG" if picture.format == "MPO" else picture.format
     if content != SUFFIXES[suffix]:
         yield "wrong extension", f"holds a {content} picture"
     if colours(picture) != "RGB":
@@ -219,7 +222,7 @@ def colours(picture: Image.Image) -> str:
 def why_unreadable(path: Path, error: BaseException) -> str:
     """What is wrong with a file that can't be decoded, in a few words."""
     if isinstance(error, Image.DecompressionBombError):
-        return f"enormous: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
+        return f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
     if not path.is_file():
         return "not a file"
     if isinstance(error, PermissionError):

@@ -216,11 +216,12 @@ def test_the_reasons_are_told_apart(sample, monkeypatch):
     assert details["empty.jpg"] == "empty"
     assert details["text.jpg"] == details["page.png"] == "not a picture"
     assert details["half.jpg"].startswith("cut short or damaged (image file is truncated")
-    assert details["bomb.png"] == "enormous: more than 2,000,000 pixels"
+    assert details["bomb.png"] == "more than 2,000,000 pixels"
     assert details["dot.jpg"] == "4 × 4 pixels"
     assert details["png.jpg"] == "holds a PNG picture"
     assert details["jpeg.dat"] == "holds a JPEG picture, but is hidden or not named like one"
     assert details["lost.jpg"] == "outside the class folders"
+    assert details["__MACOSX"].endswith("read by ImageFolder")
     assert details["CMYK.jpg"] == "CMYK"
     assert details["deep.png"] == "more than 8 bits a value"
     assert details["RGBA.png"] == "transparent, becomes white"
@@ -334,6 +335,15 @@ def test_the_report_is_saved_whole_and_read_back(sample, tmp_path):
     assert sorted((row["kind"], row["path"]) for row in rows) == found(report)
     assert {row["other"] for row in rows} > {"", "train/cats/010.jpg", "test/cats/012.jpg"}
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["findings.csv"]
+
+
+def test_the_table_names_a_copy_and_what_it_repeats(sample):
+    shutil.copy(sample / "train" / "cats" / "000.jpg", sample / "train" / "cats" / "again.jpg")
+    with Image.open(sample / "test" / "dogs" / "001.jpg") as picture:
+        picture.save(sample / "train" / "dogs" / "near.jpg", quality=40)
+    lines = str(helpers.audit(sample)).splitlines()
+    assert lines[2].endswith("train/cats/again.jpg = train/cats/000.jpg")
+    assert lines[3].endswith("train/dogs/near.jpg ~ test/dogs/001.jpg")
 
 
 def test_a_report_that_cannot_be_written_leaves_nothing(sample, tmp_path):
