@@ -31,9 +31,10 @@ def check_choice(setting: Setting, classes: list[str]) -> None:
 
 
 def vgg16_base(input_shape: tuple[int, int, int], *, width: float = 1.0) -> keras.Model:
-    """keras.applications.VGG16(include_top=False, weights=None), its channels times `width`; the same layer names.
+    """keras.applications.VGG16(include_top=False, weights=None), its channels times `width`.
 
-    `input_shape`: (rows, columns, 3). Output: (batch, rows / 32, columns / 32, 512 · width).
+    The layers have the same names. `input_shape`: (rows, columns, 3).
+    Output: (batch, rows / 32, columns / 32, 512 · width).
     """
     maps = inputs = keras.Input(input_shape)
     block, convolution = 1, 1
@@ -42,8 +43,8 @@ def vgg16_base(input_shape: tuple[int, int, int], *, width: float = 1.0) -> kera
             maps = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(maps)
             block, convolution = block + 1, 1
         else:
-            name = f"block{block}_conv{convolution}"
-            maps = keras.layers.Conv2D(round(item * width), 3, padding="same", activation="relu", name=name)(maps)
+            options = {"padding": "same", "activation": "relu", "name": f"block{block}_conv{convolution}"}
+            maps = keras.layers.Conv2D(round(item * width), 3, **options)(maps)
             convolution += 1
     return keras.Model(inputs, maps, name="vgg16")
 

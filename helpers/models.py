@@ -269,7 +269,8 @@ class Standardise(nn.BatchNorm1d):
 def linear_head(channels: int, num_classes: int) -> nn.Sequential:
     """From pooled features (batch, 2 · channels) to logits (batch, num_classes).
 
-    Each feature is standardised first, so that one learning rate suits all (as in arXiv:2111.06377, linear probing).
+    Each feature is standardised first, so that one learning rate suits all
+    (as in arXiv:2111.06377, linear probing).
     """
     return nn.Sequential(Standardise(2 * channels), nn.Dropout(0.5), nn.Linear(2 * channels, num_classes))
 

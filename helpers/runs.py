@@ -122,9 +122,16 @@ def train_transfer(
 
 
 def feature_loaders(
-    trunk: nn.Module, splits: Splits, size: int, *, views, precision: str = "fast", seed: int = 0, report=print
+    trunk: nn.Module,
+    splits: Splits,
+    size: int,
+    *,
+    views,
+    precision: str = "fast",
+    seed: int = 0,
+    report=print,
 ) -> tuple:
-    """Loaders of (features, labels) batches for train, in all `views`, and for validation and test, as they are."""
+    """Loaders of (features, labels) batches: train in all `views`, validation and test as they are."""
     parts = zip(make_loaders(splits, size, augment=False), (views, ("plain",), ("plain",)), strict=True)
     options = {"precision": precision, "report": report}
     train, *others = [extract_features(trunk, loader, views=looks, **options) for loader, looks in parts]

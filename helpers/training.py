@@ -284,7 +284,7 @@ def check_groups(model: nn.Module, groups: list[dict]) -> None:
 
 
 def learning_rates_by_block(model: nn.Module, *, head: float, factor: float) -> list[dict]:
-    """Groups of parameters, each with its rate: `head` for the classifier, then `factor` times as much per block.
+    """Groups of parameters with a rate each: `head` for the classifier, `factor` times as much per block.
 
     From the classifier back to the first block; what is frozen is in no group.
     Source: discriminative fine-tuning, arXiv:1801.06146, section 3.2.
@@ -297,7 +297,11 @@ def learning_rates_by_block(model: nn.Module, *, head: float, factor: float) -> 
     return groups
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+def make_schedule(
+    optimizer: torch.optim.Optimizer,
+    name: str,
+    steps: int,
+) -> torch.optim.lr_scheduler.LRScheduler:
     """How the learning rate changes from batch to batch; `steps` is the number of batches in all."""
     if name not in SCHEDULES:
         raise BadArgument(f"Unknown schedule {name!r}. Choose one of: {', '.join(SCHEDULES)}.")
@@ -334,13 +338,15 @@ def find_learning_rate(
     device: torch.device | None = None,
     precision: str = "fast",
 ) -> tuple[list[float], list[float]]:
-    """Learn from batch after batch at a growing rate: the rates, and the loss of each batch before its step.
+    """Learn from batch after batch at a growing rate: the rates, and each batch's loss before its step.
 
-    Ends early once the loss is four times that of the first batch, or no number. The model, the loader and torch's
-    random numbers are left as they were. Source: arXiv:1506.01186, section 3.3.
+    Ends early once the loss is four times that of the first batch, or no number. The model, the loader
+    and torch's random numbers are left as they were. Source: arXiv:1506.01186, section 3.3.
     """
     if not 0 < lowest < highest or steps < 2:
-        raise BadArgument(f"No way from {lowest:g} to {highest:g} in {steps} steps: take two or more, up from above 0.")
+        raise BadArgument(
+            f"No way from {lowest:g} to {highest:g} in {steps} steps: take two or more, up from above 0.",
+        )
     check_freezing(model)
     device, rates, losses = device or best_device(), [], []
     with left_as_it_was(model, loader), suppress(CourseError):  # raised for a loss that is no number
@@ -350,7 +356,8 @@ def find_learning_rate(
             loader.generator.manual_seed(seed)
         stepper = make_optimizer(model, optimizer, lowest, weight_decay=0.0)
         growth = torch.optim.lr_scheduler.ExponentialLR(stepper, (highest / lowest) ** (1 / (steps - 1)))
-        scaler = torch.amp.GradScaler(device.type, enabled=choose_precision(device, precision) == torch.float16)
+        half = choose_precision(device, precision) == torch.float16
+        scaler = torch.amp.GradScaler(device.type, enabled=half)
         for batch in islice(chain.from_iterable(repeat(loader)), steps):
             rate = stepper.param_groups[0]["lr"]
             row = train_one_epoch(model, [batch], stepper, growth, scaler, device, 0.0, precision)
@@ -363,7 +370,7 @@ def find_learning_rate(
 
 @contextmanager
 def left_as_it_was(model: nn.Module, loader: DataLoader) -> Iterator[None]:
-    """In the end give back the weights, the statistics, train or eval mode, and the state of the random numbers."""
+    """In the end give back weights, statistics, train or eval mode, and the state of the random numbers."""
     weights, modes = copy_of_weights(model), {layer: layer.training for layer in model.modules()}
     order = loader.generator.get_state() if loader.generator is not None else None
     cards = [torch.cuda.current_device()] if torch.cuda.is_available() else []
