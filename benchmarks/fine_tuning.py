@@ -2,6 +2,7 @@
 
 python -m benchmarks.fine_tuning --data sample --seeds 0 1 2
 python -m benchmarks.fine_tuning --data photos --backbone squeezenet1_1 --weights FILE --seeds 0 1 2
+    --epochs 8 --blocks 4 --average 0.995 --keep last
 python -m benchmarks.fine_tuning --table        only write the table anew from the JSON files
 """
 
