@@ -2,6 +2,7 @@
 
 python -m benchmarks.recipes --data sample
 python -m benchmarks.recipes --data photos --backbone squeezenet1_1 --weights FILE
+python -m benchmarks.recipes --only 7 9      only some rows of the table, counted from 0; the others stay as they were
 python -m benchmarks.recipes --table        only write the table anew from the JSON files
 
 A choice is made on the validation pictures; the test accuracy stands beside it. Seconds are those of the features and
@@ -57,9 +58,9 @@ def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
 
 def main() -> None:
     """Measure one setting (unless --table) and write the table."""
-    options = parser_of_settings(
-        "Measure what each part of the transfer recipe gives and costs.", seeds=[0, 1, 2, 3, 4]
-    ).parse_args()
+    parser = parser_of_settings("Measure what each part of the transfer recipe gives and costs.", seeds=[0, 1, 2, 3, 4])
+    parser.add_argument("--only", type=int, nargs="+", help="rows of the table, counted from 0")
+    options = parser.parse_args()
     if not options.table:
         measure(options)
     write_table(table(), command="benchmarks.recipes")
@@ -69,16 +70,21 @@ def measure(options: argparse.Namespace) -> None:
     """Every recipe for each seed; the file is written after each, so that a stopped run loses little."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
     file, runs = RESULTS / f"recipes_{setting.name}_{setting.backbone}.json", []
+    earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if options.only else []
+    before = {run["seed"]: run["recipes"] for run in earlier}
     with TemporaryDirectory() as stores:
         for seed in options.seeds:
-            runs.append(measure_seed(setting, seed, Path(stores)))
+            runs.append(measure_seed(setting, seed, Path(stores), options.only))
+            runs[-1]["recipes"] = before.get(seed, {}) | runs[-1]["recipes"]
             write_json(file, {"date": date.today().isoformat(), "runs": runs})
 
 
-def measure_seed(setting: Setting, seed: int, stores: Path) -> dict:
+def measure_seed(setting: Setting, seed: int, stores: Path, only: list[int] | None = None) -> dict:
     """Every recipe on the splits of one seed; each recipe keeps its features in a store of its own."""
     splits, results = load_splits(setting, seed=seed), {}
     for number, (name, (recipe, size, precision)) in enumerate(recipes(setting).items()):
+        if only and number not in only:
+            continue
         own, options = replace(setting, transfer_size=size), {"recipe": recipe, "precision": precision, "seed": seed}
         features.FEATURES = stores / str(number)
         with patch.object(data, "eval_transform", transform_of(name)):
