@@ -300,8 +300,9 @@ def draw_growth(content: dict) -> plt.Figure:
     left.legend(frameon=False)
     left.set_ylim(0)
     tidy(left, title="Time", x="pictures", y="seconds, folder to test")
-    right.plot(counts, [run["peak_megabytes"] / 1000 for run in content["runs"]], "o-", color=ORANGE)
-    right.set_ylim(0)
+    gigabytes = [run["peak_megabytes"] / 1000 for run in content["runs"]]
+    right.plot(counts, gigabytes, "o-", color=ORANGE)
+    right.set_ylim(0, 1.3 * max(gigabytes))
     tidy(right, title="Memory", x="pictures", y="peak, GB")
     return figure
 
