@@ -137,7 +137,7 @@ def check_not_random(dataset: Dataset) -> None:
 
 def missing_batches(dataset: Dataset, positions: list[int], device: torch.device) -> DataLoader:
     """A loader of the pictures that are not stored yet, in the batch size that suits the device."""
-    batch_size = 16 if device.type == "cpu" else 256  # what passes between layers then stays in the processor's cache
+    batch_size = 16 if device.type == "cpu" else 256  # on a CPU, memory for larger maps is slow to get
     workers = default_workers(len(positions))
     return DataLoader(Subset(dataset, positions), batch_size, num_workers=workers, pin_memory=device.type == "cuda")
 

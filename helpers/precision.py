@@ -45,7 +45,7 @@ def bfloat16_pays() -> bool:
     # CPUs with bfloat16 units are two to six times as fast, all others several times slower.
     convolutions = {dtype: convolution(dtype) for dtype in (torch.float32, torch.bfloat16)}
     # In turn, and the shortest time counts: else a moment in which the machine is busy would decide.
-    seconds = [[stopwatch(convolve) for convolve in convolutions.values()] for _ in range(8)]
+    seconds = [[seconds_of(convolve) for convolve in convolutions.values()] for _ in range(8)]
     exact, fast = map(min, zip(*seconds, strict=True))
     return exact > 1.5 * fast
 
@@ -56,7 +56,7 @@ def convolution(dtype: torch.dtype) -> Callable:
     return partial(layer, torch.ones(4, 256, 56, 56, dtype=dtype).to(memory_format=torch.channels_last))
 
 
-def stopwatch(work: Callable) -> float:
+def seconds_of(work: Callable) -> float:
     """How many seconds the work takes."""
     start = time.perf_counter()
     work()

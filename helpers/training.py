@@ -149,7 +149,7 @@ def fit(
     on_best: Callable[[], None] = lambda: None,
     report: Callable[[str], None] = print,
 ) -> History:
-    """Train the layers that are not frozen; the model ends with the weights of its best validation epoch.
+    """Train the layers that are not frozen; the model ends with the weights of the epoch that `keep` names.
 
     `learning_rate`: one for all, or groups of parameters with a rate each, as `learning_rates_by_block` makes them.
     `patience`: stop after so many epochs in a row without a new best one; None runs all `epochs`.

@@ -197,7 +197,7 @@ def test_bfloat16_is_chosen_where_a_convolution_is_clearly_faster_with_it(monkey
     monkeypatch.setattr(precision, "convolution", lambda dtype: dtype)
     for bfloat16_seconds, pays in {0.5: True, 0.6: True, 0.8: False, 3.0: False}.items():
         times = {torch.float32: 1.0, torch.bfloat16: bfloat16_seconds}
-        monkeypatch.setattr(precision, "stopwatch", times.get)
+        monkeypatch.setattr(precision, "seconds_of", times.get)
         assert precision.bfloat16_pays.__wrapped__() == pays
 
 
@@ -207,14 +207,14 @@ def test_a_busy_moment_does_not_change_the_precision(monkeypatch):
     times = {torch.float32: 1.0, torch.bfloat16: 0.5}
     for busy in (range(1, 4), range(3, 12), range(6, 15)):  # measurements that take ten times as long
         factors = iter([10 if number in busy else 1 for number in range(100)])
-        monkeypatch.setattr(precision, "stopwatch", lambda dtype, factors=factors: times[dtype] * next(factors))
+        monkeypatch.setattr(precision, "seconds_of", lambda dtype, factors=factors: times[dtype] * next(factors))
         assert precision.bfloat16_pays.__wrapped__()
 
 
 def test_a_convolution_is_measured_in_the_precision_asked_for(monkeypatch):
     used, forward = [], torch.nn.Conv2d.forward
     monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda layer, x: used.append(x.dtype) or forward(layer, x))
-    assert precision.stopwatch(precision.convolution(torch.bfloat16)) > 0
+    assert precision.seconds_of(precision.convolution(torch.bfloat16)) > 0
     assert set(used) == {torch.bfloat16}
 
 
