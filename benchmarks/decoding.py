@@ -26,7 +26,7 @@ from torchvision.datasets.folder import default_loader
 from torchvision.io import ImageReadMode, decode_image, decode_jpeg, read_file
 
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD, PictureDataset, eval_transform, load_splits
-from helpers.features import compute
+from helpers.features import forward
 from helpers.models import freeze_base_layers, load_backbone, replace_head, split_model
 from helpers.pictures import cores
 from helpers.runs import TRANSFER_RECIPES, write_json
@@ -187,8 +187,9 @@ def extract(way: Callable, setting: Setting) -> dict[Path, Tensor]:
     trunk, _ = split_network(setting, len(splits.classes))
     device = best_device()
     trunk = trunk.to(device, memory_format=torch.channels_last).eval()
-    batches = compute(trunk, way(pictures, WORKERS[-1]), ("plain",), precision="float32", device=device)
-    return dict(zip((path for path, _ in pictures), torch.cat(list(batches))[:, 0], strict=True))
+    options = {"views": ("plain",), "precision": "float32", "device": device}
+    batches = [forward(trunk, batch, **options) for batch, _ in way(pictures, WORKERS[-1])]
+    return dict(zip((path for path, _ in pictures), torch.cat(batches)[:, 0], strict=True))
 
 
 def test_accuracy(features: dict[Path, Tensor], setting: Setting, *, seed: int) -> float:

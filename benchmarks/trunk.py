@@ -56,7 +56,7 @@ def measure(device: torch.device) -> None:
         products, trunks = [], []
         for _ in range(ROUNDS):
             products += [2 * len(m) ** 3 / seconds(lambda m=m: m @ m, device) for m in matrices]
-            work = partial(forward, trunk, pictures, ("plain",), precision=precision, device=device)
+            work = partial(forward, trunk, pictures, views=("plain",), precision=precision, device=device)
             trunks.append(batch * operations / seconds(work, device))
         rates = {"matrix_product": max(products), "trunk": max(trunks), "trunk_median": median(trunks)}
         content["precisions"][str(dtype).removeprefix("torch.")] = rates

@@ -4,7 +4,6 @@ import os
 import random
 import sys
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -258,7 +257,12 @@ class PictureDataset(Dataset):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.__getitems__([index])[0]
+        path, label = self.pictures[index]
+        return self.transform(self.load(path)), label
+
+    def load(self, path: Path) -> Image.Image:
+        """The picture in a file, of which a random crop still has enough pixels to be seldom enlarged."""
+        return load_picture(path, at_least=round(1.3 * self.size))
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
         """A whole batch, as DataLoader asks for it: files are decoded in threads, unless this is a worker process.
@@ -266,9 +270,7 @@ class PictureDataset(Dataset):
         The transform goes through the pictures in their order, because its random numbers come in that of the seed.
         """
         paths, labels = zip(*(self.pictures[index] for index in indices), strict=True)
-        # 1.3 leaves a random crop enough pixels that it is seldom enlarged.
-        load = partial(load_picture, at_least=round(1.3 * self.size))
-        decoded = map(load, paths) if get_worker_info() else decoders().map(load, paths)
+        decoded = map(self.load, paths) if get_worker_info() else decoders().map(self.load, paths)
         return list(zip(map(self.transform, decoded), labels, strict=True))
 
 

@@ -1,8 +1,10 @@
 """What a frozen trunk says about each picture: computed once, kept on disk, read back in seconds."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -15,10 +17,12 @@ from tqdm import tqdm
 
 from .data import default_workers
 from .models import fingerprint
+from .pictures import register_formats, stream
 from .precision import autocast, choose_precision, to_device
 from .settings import COURSE_ROOT, BadArgument, CourseError, best_device, first_line
 
 FEATURES = COURSE_ROOT / "data" / "features"  # may be deleted at any time: it is computed anew
+CPU_BATCH, BATCH = 8, 256  # pictures: for each thread of a CPU, and for a GPU
 DIGITS = 32  # of a picture's digest
 HALF_MAX = torch.finfo(torch.float16).max
 
@@ -35,7 +39,7 @@ def zoom(pictures: Tensor) -> Tensor:
     """The middle of each picture, 4/5 of its height and width, enlarged to full size."""
     height, width = pictures.shape[-2:]
     middle = pictures[..., height // 10 : height - height // 10, width // 10 : width - width // 10]
-    return F.interpolate(middle, size=(height, width), mode="bilinear", antialias=True)
+    return F.interpolate(middle, size=(height, width), mode="bilinear")
 
 
 @dataclass(frozen=True)
@@ -88,14 +92,15 @@ def extract_features(
     trunk = trunk.to(device, memory_format=torch.channels_last).eval()
     digests = [content_digest(path) for path, _ in loader.dataset.pictures]
     store = Store(folder / store_key(trunk, loader.dataset.transform, views, dtype), half=dtype is not None)
+    through = Halving(partial(forward, trunk, views=views, precision=precision, device=device), report)
     try:
         with store.lock():
             missing = store.missing(digests)
-            if missing:
-                batches = missing_batches(loader.dataset, list(missing.values()), device)
-                batches = tqdm(batches, desc="features", unit="batch", disable=len(missing) < 1000)
-                computed = compute(trunk, batches, views, precision=precision, device=device, report=report)
-                store.append(list(missing), computed)
+            with (
+                closing(compute(through, loader.dataset, list(missing.values()), device)) as batches,
+                tqdm(total=len(missing), desc="features", unit=" pictures", disable=len(missing) < 1000) as bar,
+            ):
+                store.append(list(missing), batches, progress=bar.update)
             stored, row_of = store.read()
     except OSError as error:
         cause = first_line(error)
@@ -135,37 +140,65 @@ def check_not_random(dataset: Dataset) -> None:
 # -------------------------------------------------------------------------------- compute, store
 
 
-def missing_batches(dataset: Dataset, positions: list[int], device: torch.device) -> DataLoader:
-    """A loader of the pictures that are not stored yet, in the batch size that suits the device."""
-    batch_size = 16 if device.type == "cpu" else 256  # on a CPU, memory for larger maps is slow to get
-    workers = default_workers(len(positions))
-    return DataLoader(Subset(dataset, positions), batch_size, num_workers=workers, pin_memory=device.type == "cuda")
+def compute(through: Callable, dataset: Dataset, positions: list[int], device: torch.device) -> Iterator[Tensor]:
+    """What `through` makes of the pictures at those positions, batch by batch, in their order."""
+    return (on_cpu if device.type == "cpu" else on_gpu)(through, dataset, positions)
 
 
-def compute(
-    trunk: nn.Module, batches, views: tuple[str, ...], *, precision: str, device: torch.device, report=print
-) -> Iterator[Tensor]:
-    """For each batch of n pictures its features (n, views, …), float32 on the CPU.
+def on_cpu(through: Callable, dataset: Dataset, positions: list[int]) -> Iterator[Tensor]:
+    """Each of torch's threads takes a batch of its own, from the files to the features.
 
-    A batch that does not fit into memory is halved until it does, and so are those that follow.
+    If they shared the layers of one batch, each layer would end when the slowest of them is done, and on a computer
+    that does other things too there is always one that was held up.
     """
-    most = None  # pictures at once; not known before memory runs out
-    for pictures, _ in batches:
+
+    def work(batch: list[int]) -> Tensor:
+        return through(torch.stack([dataset[position][0] for position in batch]))
+
+    register_formats()
+    threads = torch.get_num_threads()
+    alone = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    try:
+        yield from stream(work, BatchSampler(positions, CPU_BATCH, drop_last=False), threads, **alone)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def on_gpu(through: Callable, dataset: Dataset, positions: list[int]) -> Iterator[Tensor]:
+    """Large batches, decoded by worker processes where they suit the system."""
+    options = {"num_workers": default_workers(len(positions)), "pin_memory": torch.cuda.is_available()}
+    for pictures, _ in DataLoader(Subset(dataset, positions), BATCH, **options):
+        yield through(pictures)
+
+
+class Halving:
+    """`work` on a batch, in parts if memory runs out: halved until they fit, and so are all later batches."""
+
+    def __init__(self, work: Callable, report: Callable):
+        self.work, self.report = work, report
+        self.most = None  # pictures at once; not known before memory runs out
+
+    def __call__(self, pictures: Tensor) -> Tensor:
         done = []
         while sum(map(len, done)) < len(pictures):
-            part = pictures[sum(map(len, done)) :][:most]
+            part = pictures[sum(map(len, done)) :][: self.most]
             try:
-                done.append(forward(trunk, part, views, precision=precision, device=device))
+                done.append(self.work(part))
             except RuntimeError as error:
                 if len(part) == 1 or not is_out_of_memory(error):
                     raise
-                most = len(part) // 2
-                report(f"Out of memory: going on with {most} pictures at once.")
-        yield torch.cat(done)
+                self.halve(len(part))
+        return torch.cat(done)
+
+    def halve(self, count: int) -> None:
+        """Remember that so many pictures are too many, and say so once."""
+        if self.most is None or self.most > count // 2:  # else another thread was first
+            self.most = count // 2
+            self.report(f"Out of memory: going on with {self.most} pictures at once.")
 
 
 @torch.inference_mode()
-def forward(trunk: nn.Module, pictures: Tensor, views, *, precision: str, device: torch.device) -> Tensor:
+def forward(trunk: nn.Module, pictures: Tensor, *, views, precision: str, device: torch.device) -> Tensor:
     """The features (n, views, …) of one batch, float32 on the CPU."""
     pictures = to_device(pictures, device)
     with autocast(device, precision):
@@ -206,7 +239,7 @@ class Store:
         known = set(self.digests())
         return {digest: place for place, digest in enumerate(digests) if digest not in known}
 
-    def append(self, digests: list[str], batches: Iterator[Tensor]) -> None:
+    def append(self, digests: list[str], batches: Iterator[Tensor], *, progress: Callable) -> None:
         """Write the rows of each batch, and only then their digests, which make them count."""
         known, start = self.digests(), 0
         for batch in batches:
@@ -218,6 +251,7 @@ class Store:
             names = "".join(f"{digest}\n" for digest in digests[start : start + len(array)])
             write_at(self.digest_file, count * (DIGITS + 1), names.encode())
             start += len(array)
+            progress(len(array))
 
     def read(self) -> tuple[numpy.ndarray, dict[str, int]]:
         """The rows, memory-mapped, and where in them each picture stands."""

@@ -3,9 +3,10 @@
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -105,14 +106,29 @@ def in_threads(work: Callable, files: list[Path], *, title: str) -> list:
     # Handing over small pictures one by one would take long; large pieces would leave threads idle at the end.
     size = min(32, len(files) // (8 * cores()) + 1)
     pieces = [files[i : i + size] for i in range(0, len(files), size)]
-    pool = ThreadPoolExecutor(cores())
+    with (
+        warnings.catch_warnings(),
+        closing(stream(lambda piece: [work(file) for file in piece], pieces, cores())) as results,
+    ):
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture, the caller says
+        return list(tqdm(chain.from_iterable(results), total=len(files), desc=title, unit=" files", delay=2))
+
+
+def stream(work: Callable, items: Iterable, threads: int, **options) -> Iterator:
+    """What `work` returns for every item, in order; the threads are at most two items each ahead of who asks.
+
+    Close it to end the threads before the end of the items. `options`: of ThreadPoolExecutor.
+    """
+    pool, waiting = ThreadPoolExecutor(threads, **options), deque()
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture, the caller says
-            results = chain.from_iterable(pool.map(lambda piece: [work(file) for file in piece], pieces))
-            return list(tqdm(results, total=len(files), desc=title, unit=" files", delay=2))
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait for all that is left
+        pool.shutdown(cancel_futures=True)
 
 
 @cache

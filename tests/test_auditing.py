@@ -12,6 +12,7 @@ import sys
 import time
 import zlib
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy
@@ -407,6 +408,13 @@ def test_pipes_and_broken_links_are_no_pictures_and_nobody_waits_for_them(sample
 def test_results_come_in_order(tmp_path):
     files = [tmp_path / str(i) for i in range(1000)]
     assert pictures.in_threads(lambda file: int(file.name), files, title="") == list(range(1000))
+
+
+def test_threads_do_not_run_far_ahead_of_who_asks():
+    items = iter(range(1000))
+    with closing(pictures.stream(lambda item: item, items, threads=2)) as results:
+        assert [next(results) for _ in range(10)] == list(range(10))
+        assert next(items) <= 10 + 2 * 2
 
 
 def test_an_interruption_does_not_wait_for_the_rest(tmp_path, monkeypatch):

@@ -1,11 +1,15 @@
 """Features of a frozen trunk: equal to the full model's, stored once, never stale."""
 
+import errno
+import itertools
 import math
 import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 import pytest
@@ -33,6 +37,15 @@ def pictures(tmp_path):
         Image.fromarray(random.integers(0, 256, (40, 48, 3), dtype=numpy.uint8)).save(path)
         found.append((path, number % 2))
     return found
+
+
+@pytest.fixture(params=[3])
+def threads(request):
+    """So many threads for torch, as on a computer with as many cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 def loader_of(pictures, transform=None, size=SIZE):
@@ -185,10 +198,9 @@ def test_fast_features_are_kept_in_half_the_space_and_close(pictures, tmp_path, 
     torch.testing.assert_close(values(fast)[0], values(exact)[0], atol=0.02, rtol=0.05)
 
 
-def test_a_stopped_run_goes_on_where_it_was(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        features, "missing_batches", lambda dataset, places, device: [dataset_batch(dataset, p) for p in places]
-    )
+@pytest.mark.parametrize("threads", [1], indirect=True)
+def test_a_stopped_run_goes_on_where_it_was(pictures, tmp_path, monkeypatch, threads):
+    monkeypatch.setattr(features, "CPU_BATCH", 1)
     trunk, whole = Counting(), values(extract(Counting(), pictures, tmp_path / "whole"))[0]
 
     def stop_at_the_sixth(batch):
@@ -210,12 +222,6 @@ def test_a_stopped_run_goes_on_where_it_was(pictures, tmp_path, monkeypatch):
     trunk.seen.clear()
     assert torch.equal(values(extract(trunk, pictures, tmp_path))[0], whole)
     assert not trunk.seen
-
-
-def dataset_batch(dataset, place):
-    """A batch of one picture."""
-    picture, label = dataset[place]
-    return picture[None], torch.tensor([label])
 
 
 def extract_slowly(pictures, folder):
@@ -244,6 +250,41 @@ def test_a_second_process_waits_and_a_killed_one_holds_nobody_up(pictures, tmp_p
     torch.testing.assert_close(found, values(extract(Counting(), pictures, tmp_path / "other"))[0])
 
 
+# ---- threads
+
+
+def test_each_thread_takes_batches_of_its_own_and_their_order_stays(pictures, tmp_path, monkeypatch, threads):
+    monkeypatch.setattr(features, "CPU_BATCH", 1)
+    trunk, used, calls, ready = Counting(), set(), itertools.count(), []
+    monkeypatch.setattr(features, "register_formats", lambda: ready.append(True))
+    meeting = threading.Barrier(threads, timeout=60)  # passed only if three batches are underway at once
+
+    def note(module, inputs):
+        assert ready  # Pillow must know all formats before several threads ask it for one
+        used.add((threading.get_ident(), torch.get_num_threads()))
+        if next(calls) < threads:
+            meeting.wait()
+
+    trunk.register_forward_pre_hook(note)
+    found, _ = values(extract(trunk, pictures, tmp_path))
+    assert [count for _, count in used] == threads * [1]
+    batch = torch.stack([picture for picture, _ in loader_of(pictures).dataset])
+    torch.testing.assert_close(found, batch.mean((2, 3)))
+
+
+def test_after_a_failure_torch_has_its_threads_again_and_nothing_runs_on(pictures, tmp_path, monkeypatch, threads):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(features, "write_at", full)
+    with pytest.raises(CourseError, match="No space left") as held:  # as a notebook holds the last error
+        extract(Counting(), pictures, tmp_path)
+    with ThreadPoolExecutor(1) as pool:  # what a thread made from now on is given
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == threads
+    assert not [thread for thread in threading.enumerate() if "ThreadPoolExecutor" in thread.name]
+    del held
+
+
 # ---- memory
 
 
@@ -257,8 +298,24 @@ def test_a_batch_that_does_not_fit_is_halved_with_one_line_said(pictures, tmp_pa
     trunk.register_forward_pre_hook(at_most_two)
     found, _ = values(extract(trunk, pictures, tmp_path, report=lines.append))
     assert lines == [f"Out of memory: going on with {number} pictures at once." for number in (4, 2)]
-    assert trunk.seen == [2, 2, 2, 2, 1]
+    assert sorted(trunk.seen) == [1, 2, 2, 2, 2]
     assert torch.equal(found, values(extract(Counting(), pictures, tmp_path / "other"))[0])
+
+
+def test_two_threads_that_run_out_of_memory_at_once_halve_once(threads):
+    meeting, lines = threading.Barrier(threads, timeout=60), []
+
+    def work(part):
+        if len(part) > 4:
+            meeting.wait()
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return part
+
+    through = features.Halving(work, lines.append)
+    batches = [torch.arange(8) + 8 * thread for thread in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        assert torch.cat(list(pool.map(through, batches))).tolist() == list(range(8 * threads))
+    assert lines == ["Out of memory: going on with 4 pictures at once."]
 
 
 @pytest.mark.parametrize(("message", "halvings"), [("shapes cannot be multiplied", 0), ("CUDA out of memory", 3)])
