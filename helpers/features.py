@@ -22,7 +22,7 @@ from .precision import autocast, choose_precision, to_device
 from .settings import COURSE_ROOT, BadArgument, CourseError, best_device, first_line
 
 FEATURES = COURSE_ROOT / "data" / "features"  # may be deleted at any time: it is computed anew
-CPU_BATCH, BATCH = 8, 256  # pictures: for each thread of a CPU, and for a GPU
+BATCH = {"thread": 8, "all threads": 32, "gpu": 256}  # pictures at once, at most
 DIGITS = 32  # of a picture's digest
 HALF_MAX = torch.finfo(torch.float16).max
 
@@ -157,9 +157,10 @@ def on_cpu(through: Callable, dataset: Dataset, positions: list[int]) -> Iterato
 
     register_formats()
     threads = torch.get_num_threads()
+    size = max(1, min(BATCH["thread"], BATCH["all threads"] // threads))
     alone = {"initializer": torch.set_num_threads, "initargs": (1,)}
     try:
-        yield from stream(work, BatchSampler(positions, CPU_BATCH, drop_last=False), threads, **alone)
+        yield from stream(work, BatchSampler(positions, size, drop_last=False), threads, **alone)
     finally:
         torch.set_num_threads(threads)
 
@@ -167,7 +168,7 @@ def on_cpu(through: Callable, dataset: Dataset, positions: list[int]) -> Iterato
 def on_gpu(through: Callable, dataset: Dataset, positions: list[int]) -> Iterator[Tensor]:
     """Large batches, decoded by worker processes where they suit the system."""
     options = {"num_workers": default_workers(len(positions)), "pin_memory": torch.cuda.is_available()}
-    for pictures, _ in DataLoader(Subset(dataset, positions), BATCH, **options):
+    for pictures, _ in DataLoader(Subset(dataset, positions), BATCH["gpu"], **options):
         yield through(pictures)
 
 

@@ -200,7 +200,7 @@ def test_fast_features_are_kept_in_half_the_space_and_close(pictures, tmp_path, 
 
 @pytest.mark.parametrize("threads", [1], indirect=True)
 def test_a_stopped_run_goes_on_where_it_was(pictures, tmp_path, monkeypatch, threads):
-    monkeypatch.setattr(features, "CPU_BATCH", 1)
+    monkeypatch.setitem(features.BATCH, "thread", 1)
     trunk, whole = Counting(), values(extract(Counting(), pictures, tmp_path / "whole"))[0]
 
     def stop_at_the_sixth(batch):
@@ -254,7 +254,7 @@ def test_a_second_process_waits_and_a_killed_one_holds_nobody_up(pictures, tmp_p
 
 
 def test_each_thread_takes_batches_of_its_own_and_their_order_stays(pictures, tmp_path, monkeypatch, threads):
-    monkeypatch.setattr(features, "CPU_BATCH", 1)
+    monkeypatch.setitem(features.BATCH, "thread", 1)
     trunk, used, calls, ready = Counting(), set(), itertools.count(), []
     monkeypatch.setattr(features, "register_formats", lambda: ready.append(True))
     meeting = threading.Barrier(threads, timeout=60)  # passed only if three batches are underway at once
@@ -270,6 +270,15 @@ def test_each_thread_takes_batches_of_its_own_and_their_order_stays(pictures, tm
     assert [count for _, count in used] == threads * [1]
     batch = torch.stack([picture for picture, _ in loader_of(pictures).dataset])
     torch.testing.assert_close(found, batch.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("threads", "sizes"), [(1, [1, 8]), (8, [1, 4, 4]), (16, [1, 2, 2, 2, 2])], indirect=["threads"]
+)
+def test_memory_does_not_grow_with_the_number_of_cores(pictures, tmp_path, threads, sizes):
+    trunk = Counting()
+    extract(trunk, pictures, tmp_path)
+    assert sorted(trunk.seen) == sizes
 
 
 def test_after_a_failure_torch_has_its_threads_again_and_nothing_runs_on(pictures, tmp_path, monkeypatch, threads):
