@@ -281,6 +281,13 @@ def test_memory_does_not_grow_with_the_number_of_cores(pictures, tmp_path, threa
     assert sorted(trunk.seen) == sizes
 
 
+def test_a_gpu_is_given_large_batches_in_order(pictures):
+    sizes, dataset, positions = [], loader_of(pictures).dataset, [7, 0, 3, *range(9)]
+    found = features.compute(lambda batch: sizes.append(len(batch)) or batch, dataset, positions, torch.device("cuda"))
+    assert torch.equal(torch.cat(list(found)), torch.stack([dataset[position][0] for position in positions]))
+    assert sizes == [12]  # threads would take eight and four
+
+
 def test_after_a_failure_torch_has_its_threads_again_and_nothing_runs_on(pictures, tmp_path, monkeypatch, threads):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
