@@ -19,6 +19,7 @@ from .data import default_workers
 from .models import fingerprint
 from .pictures import register_formats, stream
 from .precision import autocast, choose_precision, to_device
+from .quantization import int8_pays, quantize
 from .settings import COURSE_ROOT, BadArgument, CourseError, best_device, first_line
 
 FEATURES = COURSE_ROOT / "data" / "features"  # may be deleted at any time: it is computed anew
@@ -80,19 +81,21 @@ def extract_features(
     A picture is found again by its content, so one that was seen before, under any name, is not computed again,
     and a changed one is. Other weights, layers, preprocessing, views or precision are stored apart. A run that
     was stopped goes on where it was; a second process waits and then finds the work done.
-    `views`: names from VIEWS. `precision`: "fast" or "float32", which is exact. The features are kept as float16
-    after a fast pass, else as float32; memory does not grow with their number.
+    `views`: names from VIEWS. `precision`: "float32" is exact; "fast" is bfloat16 or float16 where that is faster, and
+    8 bits where a heavy trunk gains by them on a CPU (see `quantization`). The features are kept as float16 after a
+    fast pass, else as float32; memory does not grow with their number.
     Raises BadArgument for a wrong option or a loader that augments, CourseError if the disk can't be written.
     """
     if unknown := set(views) - set(VIEWS):
         raise BadArgument(f"Unknown view {min(unknown)!r}. Choose from: {', '.join(VIEWS)}.")
     check_not_random(loader.dataset)
     folder, device = folder or FEATURES, device or best_device()
-    dtype = choose_precision(device, precision)
     trunk = trunk.to(device, memory_format=torch.channels_last).eval()
+    dtype = trunk_precision(trunk, loader.dataset, device, precision)
     digests = [content_digest(path) for path, _ in loader.dataset.pictures]
     store = Store(folder / store_key(trunk, loader.dataset.transform, views, dtype), half=dtype is not None)
-    through = Halving(partial(forward, trunk, views=views, precision=precision, device=device), report)
+    network = quantize(trunk) if dtype == torch.int8 else trunk
+    through = Halving(partial(forward, network, views=views, precision=precision, device=device), report)
     try:
         with store.lock():
             missing = store.missing(digests)
@@ -135,6 +138,13 @@ def check_not_random(dataset: Dataset) -> None:
     """Raise BadArgument if the dataset gives another tensor each time: nothing fixed could be stored."""
     if len(dataset) and not torch.equal(dataset[0][0], dataset[0][0]):
         raise BadArgument("This loader augments its pictures. Make it with augment=False, and choose `views` instead.")
+
+
+def trunk_precision(trunk: nn.Module, dataset: Dataset, device: torch.device, precision: str) -> torch.dtype | None:
+    """As `choose_precision`, but torch.int8 where a CPU has nothing faster for this trunk."""
+    dtype = choose_precision(device, precision)
+    asked = precision == "fast" and device.type == "cpu" and len(dataset)
+    return torch.int8 if asked and int8_pays(trunk, dataset[0][0], autocast(device)) else dtype
 
 
 # -------------------------------------------------------------------------------- compute, store

@@ -168,6 +168,7 @@ def test_a_picture_is_computed_once_whatever_its_name_and_place(pictures, tmp_pa
 @pytest.mark.parametrize("change", ["picture", "weights", "size", "views", "layers", "precision"])
 def test_whatever_changes_a_feature_is_computed_anew(pictures, tmp_path, change, monkeypatch):
     monkeypatch.setattr(precision, "bfloat16_pays", lambda: True)
+    monkeypatch.setattr(features, "int8_pays", lambda *_: False)
     trunk = Counting()
     extract(trunk, pictures, tmp_path)
     options, size, expected = {}, SIZE, 9
@@ -196,6 +197,29 @@ def test_fast_features_are_kept_in_half_the_space_and_close(pictures, tmp_path, 
     exact, fast = (extract(trunk, pictures, tmp_path, precision=name) for name in ("float32", "fast"))
     assert (exact.stored.dtype, fast.stored.dtype) == (numpy.float32, numpy.float16)
     torch.testing.assert_close(values(fast)[0], values(exact)[0], atol=0.02, rtol=0.05)
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.onednn, "qconv_pointwise"), reason="no 8-bit convolution for this CPU")
+def test_where_8_bits_pay_they_are_used_and_stored_apart(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "bfloat16_pays", lambda: True)
+    trunk, _ = models.split_model(slim_model())
+    found = {}
+    for name, pays in [("exact", None), ("fast", False), ("in 8 bits", True)]:
+        monkeypatch.setattr(features, "int8_pays", lambda *_, pays=pays: pays)
+        options = {"precision": "float32" if name == "exact" else "fast"}
+        found[name] = values(extract(trunk, pictures, tmp_path, **options))[0]
+    assert len(list((tmp_path / "features").iterdir())) == 3
+    error = {name: (found[name] - found["exact"]).norm() / found["exact"].norm() for name in found}
+    assert 0 == error["exact"] < error["fast"] < error["in 8 bits"] < 0.1
+
+
+def test_8_bits_are_not_asked_about_where_they_are_not_wanted(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "int8_pays", None)  # it would be an error to ask
+    extract(Counting(), pictures, tmp_path, precision="float32")
+    dataset = loader_of(pictures).dataset
+    for name in ("cuda", "mps"):
+        monkeypatch.setattr(features, "choose_precision", lambda device, asked: torch.float16)
+        assert features.trunk_precision(Counting(), dataset, torch.device(name), "fast") == torch.float16
 
 
 @pytest.mark.parametrize("threads", [1], indirect=True)
