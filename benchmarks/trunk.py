@@ -21,7 +21,8 @@ import torch
 from helpers.costs import layer_costs
 from helpers.features import forward
 from helpers.models import VGG16, split_model
-from helpers.precision import PRECISIONS, choose_precision
+from helpers.precision import choose_precision
+from helpers.quantization import quantize
 from helpers.runs import write_json
 from helpers.settings import best_device, environment
 
@@ -41,7 +42,7 @@ def main() -> None:
 
 
 def measure(device: torch.device) -> None:
-    """float32 and the fast precision, as one JSON file named after the device."""
+    """float32, the fast precision, and 8 bits on a CPU that has them, as one JSON file named after the device."""
     batch = 256 if device.type == "cuda" else 32
     trunk, _ = split_model(VGG16())
     trunk.to(device, memory_format=torch.channels_last).eval()
@@ -50,13 +51,15 @@ def measure(device: torch.device) -> None:
     operations = 2 * sum(cost.multiply_adds for cost in layer_costs(trunk))
     content = {"date": date.today().isoformat(), "environment": environment(), "batch": batch}
     content |= {"operations_per_picture": operations, "precisions": {}}
-    for precision in PRECISIONS:
-        dtype = choose_precision(device, precision) or torch.float32
+    for dtype in dtypes(device):
+        network = quantize(trunk) if dtype == torch.int8 else trunk
+        precision = "float32" if dtype == torch.float32 else "fast"
         matrices = [torch.ones(side, side, dtype=dtype, device=device) for side in SIDES]
+        product = torch._int_mm if dtype == torch.int8 else torch.mm
+        work = partial(forward, network, pictures, views=("plain",), precision=precision, device=device)
         products, trunks = [], []
         for _ in range(ROUNDS):
-            products += [2 * len(m) ** 3 / seconds(lambda m=m: m @ m, device) for m in matrices]
-            work = partial(forward, trunk, pictures, views=("plain",), precision=precision, device=device)
+            products += [2 * len(m) ** 3 / seconds(partial(product, m, m), device) for m in matrices]
             trunks.append(batch * operations / seconds(work, device))
         rates = {"matrix_product": max(products), "trunk": max(trunks), "trunk_median": median(trunks)}
         content["precisions"][str(dtype).removeprefix("torch.")] = rates
@@ -64,6 +67,14 @@ def measure(device: torch.device) -> None:
     where = content["environment"]
     name = where["cpu"] if device.type == "cpu" else where["device"]
     write_json(RESULTS / f"trunk_{'_'.join(name.split())}.json", content)
+
+
+def dtypes(device: torch.device) -> list[torch.dtype]:
+    """What is measured on a device."""
+    found = [torch.float32, choose_precision(device, "fast") or torch.float32]
+    if device.type == "cpu" and hasattr(torch.ops.onednn, "qconv_pointwise"):
+        found.append(torch.int8)
+    return list(dict.fromkeys(found))
 
 
 def seconds(work: Callable, device: torch.device) -> float:
