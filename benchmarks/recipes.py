@@ -28,8 +28,9 @@ from helpers import data, features
 from helpers.data import Splits, load_splits, make_loaders
 from helpers.features import extract_features, feature_loader
 from helpers.models import split_model
+from helpers.quantization import int8_is_exact
 from helpers.runs import TRANSFER_RECIPES, Run, TransferRecipe, train_transfer, write_json
-from helpers.settings import Setting, choose_setting, environment
+from helpers.settings import Setting, best_device, choose_setting, environment
 from helpers.training import evaluate
 
 from .pages import RESULTS, note, parser_of_settings, write_table
@@ -44,7 +45,7 @@ def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
     """What is compared, by name: the recipe, the pictures' side in pixels, the precision."""
     chosen, size = TRANSFER_RECIPES[setting.backbone], setting.transfer_size
     full = 3e-4 if setting.backbone.startswith("vgg16") else 3e-3
-    return {
+    found = {
         "the published classifier, its last layer new": (TransferRecipe("full", PLAIN, full), size, "fast"),
         "the published classifier, flipped pictures too": (TransferRecipe("full", FLIPPED, full), size, "fast"),
         "linear head on averages and maxima": (TransferRecipe("linear", PLAIN, 3e-3), size, "fast"),
@@ -55,8 +56,10 @@ def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
         "the course's choice": (chosen, size, "fast"),
         "the course's choice, exact in float32": (chosen, size, "float32"),
         AVERAGED: (chosen, size, "fast"),
-        IN_8_BITS: (chosen, size, "fast"),
     }
+    if best_device().type == "cpu" and int8_is_exact():
+        found[IN_8_BITS] = (chosen, size, "fast")
+    return found
 
 
 def main() -> None:
@@ -93,7 +96,7 @@ def measure_seed(setting: Setting, seed: int, stores: Path, only: list[int] | No
         pays = partial(is_int8, name)  # no precision changes from seed to seed, nor because the machine was busy
         with patch.object(data, "eval_transform", transform_of(name)), patch.object(features, "int8_pays", pays):
             run = train_transfer(splits, own, **options, report=lambda line: None)
-        results[name] = averaged(run, splits) if name == AVERAGED else result(run)
+            results[name] = averaged(run, splits) if name == AVERAGED else result(run)
         print(seed, name, results[name], flush=True)
     sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     about = {"data": {"name": splits.name, **sizes}, "backbone": setting.backbone, "seed": seed}

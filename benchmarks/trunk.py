@@ -22,7 +22,7 @@ from helpers.costs import layer_costs
 from helpers.features import forward
 from helpers.models import VGG16, split_model
 from helpers.precision import choose_precision
-from helpers.quantization import quantize
+from helpers.quantization import int8_is_exact, quantize
 from helpers.runs import write_json
 from helpers.settings import best_device, environment
 
@@ -72,7 +72,7 @@ def measure(device: torch.device) -> None:
 def dtypes(device: torch.device) -> list[torch.dtype]:
     """What is measured on a device."""
     found = [torch.float32, choose_precision(device, "fast") or torch.float32]
-    if device.type == "cpu" and hasattr(torch.ops.onednn, "qconv_pointwise"):
+    if device.type == "cpu" and int8_is_exact():
         found.append(torch.int8)
     return list(dict.fromkeys(found))
 

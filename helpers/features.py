@@ -141,7 +141,7 @@ def check_not_random(dataset: Dataset) -> None:
 
 
 def trunk_precision(trunk: nn.Module, dataset: Dataset, device: torch.device, precision: str) -> torch.dtype | None:
-    """As `choose_precision`, but torch.int8 where a CPU has nothing faster for this trunk."""
+    """As `choose_precision`, but torch.int8 where a CPU is clearly faster so with this trunk."""
     dtype = choose_precision(device, precision)
     asked = precision == "fast" and device.type == "cpu" and len(dataset)
     return torch.int8 if asked and int8_pays(trunk, dataset[0][0], autocast(device)) else dtype

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from helpers import features, models, precision, runs, training
 from helpers.data import PictureDataset, Splits, eval_transform, train_transform
+from helpers.quantization import int8_is_exact
 from helpers.settings import BadArgument, CourseError, Setting
 
 CPU = torch.device("cpu")
@@ -199,7 +200,7 @@ def test_fast_features_are_kept_in_half_the_space_and_close(pictures, tmp_path, 
     torch.testing.assert_close(values(fast)[0], values(exact)[0], atol=0.02, rtol=0.05)
 
 
-@pytest.mark.skipif(not hasattr(torch.ops.onednn, "qconv_pointwise"), reason="no 8-bit convolution for this CPU")
+@pytest.mark.skipif(not int8_is_exact(), reason="no exact 8-bit convolution on this CPU")
 def test_where_8_bits_pay_they_are_used_and_stored_apart(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "bfloat16_pays", lambda: True)
     trunk, _ = models.split_model(slim_model())

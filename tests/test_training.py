@@ -211,6 +211,12 @@ def test_a_busy_moment_does_not_change_the_precision(monkeypatch):
         assert precision.bfloat16_pays.__wrapped__()
 
 
+def test_choosing_a_precision_draws_no_random_numbers():
+    state = torch.get_rng_state()
+    precision.bfloat16_pays.__wrapped__()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_convolution_is_measured_in_the_precision_asked_for(monkeypatch):
     used, forward = [], torch.nn.Conv2d.forward
     monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda layer, x: used.append(x.dtype) or forward(layer, x))
