@@ -236,12 +236,15 @@ def test_the_same_trunk_is_measured_once_for_each_size(monkeypatch):
 @in_8_bits_only
 def test_measuring_leaves_trunk_threads_and_random_numbers_as_they_were(monkeypatch):
     monkeypatch.setattr(quantization, "HEAVY", 0)
-    trunk, threads = Trunk(), torch.get_num_threads()
+    monkeypatch.setattr(quantization.torch, "get_num_threads", lambda: 3)
+    asked = []
+    monkeypatch.setattr(quantization.torch, "set_num_threads", asked.append)
+    trunk = Trunk()
     torch.manual_seed(1)
     state, before = torch.get_rng_state(), copy.deepcopy(trunk.state_dict())
     answer = quantization.measure(trunk, PICTURE[None].repeat(1, 1, 8, 8), autocast(CPU))  # the real times
     assert isinstance(answer, bool)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.get_num_threads() == threads
+    assert asked == [1, 3]
     assert all(torch.equal(before[name], value) for name, value in trunk.state_dict().items())
     assert [type(layer) for layer in trunk] == [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.Flatten]
