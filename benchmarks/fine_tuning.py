@@ -7,13 +7,14 @@ python -m benchmarks.fine_tuning --table        only write the table anew from t
 """
 
 import argparse
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 
 from helpers.data import Splits, load_splits, make_loaders
 from helpers.models import blocks, count_parameters, freeze_batch_norm, unfreeze
-from helpers.runs import Run, train_transfer, write_json
+from helpers.runs import PLAIN, TRANSFER_RECIPES, Run, train_transfer, write_json
 from helpers.settings import Setting, choose_setting, environment
 from helpers.training import KEEP, evaluate, fit, learning_rates_by_block
 
@@ -54,17 +55,18 @@ def read_options() -> argparse.Namespace:
 
 def measure_seed(splits: Splits, setting: Setting, options: argparse.Namespace, *, seed: int) -> dict:
     """The head on a frozen base, then fine-tuning from there: what one seed gives."""
-    run = train_transfer(splits, setting, seed=seed)
+    recipe = replace(TRANSFER_RECIPES[setting.backbone], test_views=PLAIN)  # both stages are asked once
+    run = train_transfer(splits, setting, recipe=recipe, seed=seed)
     last_blocks = len(blocks(run.model)) if options.blocks is None else options.blocks
     tuned = fine_tune(run, splits, options, last_blocks=last_blocks, seed=seed)
-    recipe = {"blocks": last_blocks, "head_rate": options.rate, "factor": options.factor, "average": options.average}
-    recipe |= {"keep": options.keep}
+    about = {"blocks": last_blocks, "head_rate": options.rate, "factor": options.factor, "average": options.average}
+    about |= {"keep": options.keep}
     sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     return {
         "data": {"name": splits.name, "classes": splits.classes, **sizes},
         "frozen_head": run.summary,
         "fine_tuned": tuned,
-        "recipe": recipe,
+        "recipe": about,
         "seed": seed,
         "environment": environment(),
     }

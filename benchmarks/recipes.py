@@ -5,14 +5,13 @@ python -m benchmarks.recipes --data photos --backbone squeezenet1_1 --weights FI
 python -m benchmarks.recipes --only 7 9      only some rows of the table, counted from 0; the others stay as they were
 python -m benchmarks.recipes --table        only write the table anew from the JSON files
 
-A choice is made on the validation pictures; the test accuracy stands beside it. Seconds are those of the features and
-the training of the head with the first seed. The other seeds find most features there: only the splits differ. What
-the averages over two views cost is the time of the features of all validation and test pictures in both views.
+A choice is made on the validation pictures; the test accuracy stands beside it. Both are those of the answers that the
+recipe gives, averaged over two views where it asks about two. Seconds are those of the features and the training of the
+head with the first seed. The other seeds find most features there: only the splits differ.
 """
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -29,34 +28,34 @@ from helpers.data import Splits, load_splits, make_loaders
 from helpers.features import extract_features, feature_loader
 from helpers.models import split_model
 from helpers.quantization import int8_is_exact
-from helpers.runs import TRANSFER_RECIPES, Run, TransferRecipe, train_transfer, write_json
+from helpers.runs import ALL, MIRRORED, PLAIN, TRANSFER_RECIPES, Run, TransferRecipe, train_transfer, write_json
 from helpers.settings import Setting, best_device, choose_setting, environment
 from helpers.training import evaluate
 
 from .pages import RESULTS, note, parser_of_settings, write_table
 
-AVERAGED = "the course's choice, answers averaged over picture and mirror image"
 MIDDLE = "linear head, all views, only the middle"
 IN_8_BITS = "the course's choice, the trunk in 8 bits"
-PLAIN, FLIPPED, ALL = ("plain",), ("plain", "flip"), ("plain", "flip", "zoom", "zoom-flip")
+CHOSEN = " (the course's choice)"
 
 
 def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
     """What is compared, by name: the recipe, the pictures' side in pixels, the precision."""
     chosen, size = TRANSFER_RECIPES[setting.backbone], setting.transfer_size
     full = 3e-4 if setting.backbone.startswith("vgg16") else 3e-3
-    found = {
-        "the published classifier, its last layer new": (TransferRecipe("full", PLAIN, full), size, "fast"),
-        "the published classifier, flipped pictures too": (TransferRecipe("full", FLIPPED, full), size, "fast"),
-        "linear head on averages and maxima": (TransferRecipe("linear", PLAIN, 3e-3), size, "fast"),
-        "linear head, flipped pictures too": (TransferRecipe("linear", FLIPPED, 3e-3), size, "fast"),
-        "linear head, flipped and zoomed pictures too": (TransferRecipe("linear", ALL, 3e-3), size, "fast"),
-        MIDDLE: (TransferRecipe("linear", ALL, 3e-3), size, "fast"),
-        "linear head, all views, 7/8 of the size": (TransferRecipe("linear", ALL, 3e-3), size * 7 // 8, "fast"),
-        "the course's choice": (chosen, size, "fast"),
-        "the course's choice, exact in float32": (chosen, size, "float32"),
-        AVERAGED: (chosen, size, "fast"),
+    all_views = TransferRecipe("linear", ALL, 3e-3)
+    candidates = {
+        "the published classifier, its last layer new": TransferRecipe("full", PLAIN, full),
+        "the published classifier, flipped pictures too": TransferRecipe("full", MIRRORED, full),
+        "linear head on averages and maxima": TransferRecipe("linear", PLAIN, 3e-3),
+        "linear head, flipped pictures too": TransferRecipe("linear", MIRRORED, 3e-3),
+        "linear head, all views: flipped and zoomed too": all_views,
+        "linear head, all views, two answers averaged": replace(all_views, test_views=MIRRORED),
     }
+    found = {name + CHOSEN * (one == chosen): (one, size, "fast") for name, one in candidates.items()}
+    found[MIDDLE] = (all_views, size, "fast")
+    found["linear head, all views, 7/8 of the size"] = (all_views, size * 7 // 8, "fast")
+    found["the course's choice, exact in float32"] = (chosen, size, "float32")
     if best_device().type == "cpu" and int8_is_exact():
         found[IN_8_BITS] = (chosen, size, "fast")
     return found
@@ -96,7 +95,7 @@ def measure_seed(setting: Setting, seed: int, stores: Path, only: list[int] | No
         pays = partial(is_int8, name)  # no precision changes from seed to seed, nor because the machine was busy
         with patch.object(data, "eval_transform", transform_of(name)), patch.object(features, "int8_pays", pays):
             run = train_transfer(splits, own, **options, report=lambda line: None)
-            results[name] = averaged(run, splits) if name == AVERAGED else result(run)
+            results[name] = result(run, splits, recipe, precision)
         print(seed, name, results[name], flush=True)
     sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     about = {"data": {"name": splits.name, **sizes}, "backbone": setting.backbone, "seed": seed}
@@ -115,29 +114,17 @@ def is_int8(name: str, *_) -> bool:
     return name == IN_8_BITS
 
 
-def result(run: Run) -> dict:
+def result(run: Run, splits: Splits, recipe: TransferRecipe, precision: str) -> dict:
     """What one seed of a recipe gave."""
-    best = run.history.rows[run.history.best_epoch - 1]
-    return {
-        "validation_accuracy": best["validation_accuracy"],
-        "validation_loss": best["validation_loss"],
-        "test_accuracy": run.test.accuracy,
-        "seconds": round(run.history.seconds, 2),
-    }
-
-
-def averaged(run: Run, splits: Splits) -> dict:
-    """The same, but what counts is the mean of two answers, to each picture and to its mirror image."""
-    start, (trunk, head) = time.perf_counter(), split_model(run.model)
-    _, *loaders = make_loaders(splits, run.about["image_size"], augment=False)
-    stored = [extract_features(trunk, loader, views=FLIPPED) for loader in loaders]
-    seconds = run.history.seconds + time.perf_counter() - start
-    validation, test = (evaluate(head, feature_loader(one)).mean_over(len(FLIPPED)) for one in stored)
+    trunk, head = split_model(run.model)
+    _, loader, _ = make_loaders(splits, run.about["image_size"], augment=False)
+    stored = extract_features(trunk, loader, views=recipe.test_views, precision=precision)
+    validation = evaluate(head, feature_loader(stored), precision=precision).mean_over(stored.views)
     return {
         "validation_accuracy": validation.accuracy,
         "validation_loss": validation.log_loss,
-        "test_accuracy": test.accuracy,
-        "seconds": round(seconds, 2),
+        "test_accuracy": run.test.accuracy,
+        "seconds": round(run.history.seconds, 2),
     }
 
 

@@ -2,16 +2,16 @@
 
 import copy
 import platform
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from .models import fingerprint
+from .precision import seconds_of
 
 HEAVY = 0.03  # seconds a picture in one thread; what a lighter trunk would gain is not worth the trouble
 WORTH = 1.25  # times as fast, at least
@@ -53,14 +53,14 @@ def measure(trunk: nn.Module, picture: Tensor, fast: torch.autocast) -> bool:
     """As `int8_pays`, for a batch of one picture."""
     picture = picture.to(memory_format=torch.channels_last)
     with one_thread(), fast:
-        usual = min(seconds_of(trunk, picture) for _ in range(2))
+        usual = min(seconds_of(partial(trunk, picture)) for _ in range(2))
         if usual < HEAVY:
             return False
         quantized = quantize(trunk)
-        if seconds_of(quantized, picture) > 3 * usual or not error_of(quantized, trunk, picture) <= ERROR:
+        if seconds_of(partial(quantized, picture)) > 3 * usual or not error_of(quantized, trunk, picture) <= ERROR:
             return False  # the error may be NaN
         # In turn, and the shortest time counts: else a moment in which the machine is busy would decide.
-        seconds = [[seconds_of(network, picture) for network in (trunk, quantized)] for _ in range(3)]
+        seconds = [[seconds_of(partial(network, picture)) for network in (trunk, quantized)] for _ in range(3)]
     usual, in_8_bits = map(min, zip(*seconds, strict=True))
     return usual > WORTH * in_8_bits
 
@@ -74,13 +74,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def seconds_of(network: nn.Module, picture: Tensor) -> float:
-    """How many seconds a forward pass takes."""
-    start = time.perf_counter()
-    network(picture)
-    return time.perf_counter() - start
 
 
 def error_of(network: nn.Module, trunk: nn.Module, picture: Tensor) -> float:

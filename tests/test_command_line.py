@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 from helpers import data, downloads, models, runs, settings
@@ -94,9 +94,14 @@ def test_compare_writes_the_figure_and_the_numbers(pictures, slim, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    "arguments", [("scratch",), ("transfer", "--backbone", "squeezenet1_1", "--weights", "random")]
+    ("arguments", "sides"),
+    [
+        (("scratch",), ["as it is"]),
+        (("transfer", "--backbone", "squeezenet1_1", "--weights", "random"), ["as it is", "mirrored"]),
+    ],
+    ids=["scratch", "transfer"],
 )
-def test_train_then_predict(pictures, arguments, tmp_path, capsys):
+def test_train_then_predict(pictures, arguments, sides, tmp_path, capsys):
     assert run("train", *arguments, "--data", pictures) == 0
     folder = tmp_path / "here" / "runs" / arguments[0]
     assert load_run(folder).history.rows
@@ -106,12 +111,19 @@ def test_train_then_predict(pictures, arguments, tmp_path, capsys):
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     model, about = load_model(folder)
     for (path, name, probability), file in zip(lines, files, strict=True):
-        tensor = data.eval_transform(about["image_size"])(Image.open(file).convert("RGB"))
-        with torch.inference_mode():
-            expected = model.eval()(tensor[None]).softmax(1)[0]
+        expected = answer(model, file, sides, size=about["image_size"])
         assert path == str(file)
         assert name == about["classes"][expected.argmax()]
         assert float(probability) == pytest.approx(expected.max().item(), abs=0.001)
+
+
+def answer(model, file, sides, *, size):
+    """The mean of the model's answers to a picture as it is, and mirrored."""
+    picture = Image.open(file).convert("RGB")
+    pictures = {"as it is": picture, "mirrored": ImageOps.mirror(picture)}
+    with torch.inference_mode():
+        answers = [model.eval()(data.eval_transform(size)(pictures[side])[None]).softmax(1)[0] for side in sides]
+    return sum(answers) / len(sides)
 
 
 def test_the_same_seed_gives_the_same_numbers(pictures, slim, tmp_path):

@@ -418,3 +418,20 @@ def test_a_recipe_and_a_precision_of_ones_own_are_used(pictures, tmp_path, monke
     shape = math.prod(map(int, (stored[5] / "shape").read_text().split()))
     assert (stored[5] / "rows").stat().st_size == 5 * shape * {"float32": 4, "fast": 2}[name]
     assert [options["precision"] for seen in used.values() for options in seen] == [name, name]
+
+
+@pytest.mark.parametrize("test_views", [("plain",), ("plain", "flip")], ids=len)
+def test_a_run_is_tested_as_predict_asks_its_model(pictures, tmp_path, monkeypatch, test_views):
+    monkeypatch.setattr(features, "FEATURES", tmp_path / "features")
+    splits = Splits("dots", ["even", "odd"], pictures[:5], pictures[5:7], pictures[7:])
+    setting = Setting("dots", SIZE, SIZE, 1, 1, backbone="squeezenet1_1", weights="random")
+    recipe = runs.TransferRecipe("linear", ("plain",), 1e-2, test_views=test_views)
+    options = {"recipe": recipe, "precision": "float32", "report": lambda line: None}
+    run = runs.train_transfer(splits, setting, **options, folder=tmp_path / "run")
+    saved = runs.load_model(tmp_path / "run")
+    assert len(run.test.labels) == len(splits.test)
+    answers = zip(run.test.predictions, run.test.probabilities.amax(1), splits.test, strict=True)
+    for label, probability, (path, _) in answers:
+        expected = (splits.classes[label], pytest.approx(probability.item(), abs=1e-5))
+        assert runs.predict(run.model, run.about, path) == expected
+        assert runs.predict(*saved, path) == expected

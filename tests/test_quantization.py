@@ -150,7 +150,7 @@ def nothing_measured(monkeypatch):
 def pretend(monkeypatch, *, usual, in_8_bits):
     """So many seconds a picture, in this processor's stead."""
     monkeypatch.setattr(
-        quantization, "seconds_of", lambda network, _: in_8_bits if type(network) is quantization.OneByOne else usual
+        quantization, "seconds_of", lambda work: in_8_bits if type(work.func) is quantization.OneByOne else usual
     )
 
 
@@ -167,8 +167,8 @@ def test_a_heavy_trunk_that_gains_clearly_is_quantized(monkeypatch, usual, in_8_
 def test_where_8_bits_are_very_slow_one_pass_tells(monkeypatch):
     passes = []
 
-    def seconds(network, _):
-        passes.append(type(network).__name__)
+    def seconds(work):
+        passes.append(type(work.func).__name__)
         return 100 if passes[-1] == "OneByOne" else 0.15
 
     monkeypatch.setattr(quantization, "seconds_of", seconds)

@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 
 from helpers import __main__ as command_line
 from helpers import features
-from helpers.runs import TRANSFER_RECIPES
+from helpers.runs import PLAIN, TRANSFER_RECIPES
 
 
 def main(folder: str, network: str, weights: str, seed: str, views: str = "") -> None:
-    """Train, and print the result as one line of JSON; with `one_view`, no flipped or zoomed pictures are added."""
+    """Train, and print the result as one line of JSON; with `one_view`, none is shown mirrored or zoomed as well."""
     if views == "one_view":
-        TRANSFER_RECIPES[network] = replace(TRANSFER_RECIPES[network], views=("plain",))
+        TRANSFER_RECIPES[network] = replace(TRANSFER_RECIPES[network], views=PLAIN, test_views=PLAIN)
     with TemporaryDirectory() as empty:
         features.FEATURES, out = Path(empty) / "features", Path(empty) / "run"
         options = ["--data", folder, "--backbone", network, "--weights", weights, "--seed", seed, "--out", str(out)]
