@@ -8,7 +8,7 @@ python -m benchmarks.accuracy --table        only write the table anew from the 
 import argparse
 from datetime import date
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from tempfile import TemporaryDirectory
 
 from helpers import features
@@ -17,7 +17,7 @@ from helpers.plots import learning_curves
 from helpers.runs import compare, comparison, write_json
 from helpers.settings import choose_setting
 
-from .pages import RESULTS, ROOT, parser_of_settings, results_table, write_table
+from .pages import RESULTS, ROOT, accuracy_cell, parser_of_settings, pictures_cell, results_table, write_table
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     """One comparison for each seed; the file is written after each, so that a stopped run loses little."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
-    name = f"accuracy_{setting.name}_{setting.backbone}.json"
+    name = f"accuracy_{Path(setting.name).name}_{setting.backbone}.json"
     comparisons = []
     for seed in options.seeds:
         splits = load_splits(setting, seed=seed)
@@ -41,7 +41,7 @@ def measure(options: argparse.Namespace) -> None:
             runs = compare(splits, setting, seed=seed)
         comparisons.append(comparison(runs, splits, seed=seed))
         if seed == options.seeds[0]:
-            draw(runs, RESULTS / f"comparison_{setting.name}.png")
+            draw(runs, RESULTS / f"comparison_{splits.name}.png")
         write_json(RESULTS / name, {"date": date.today().isoformat(), "runs": comparisons})
 
 
@@ -67,15 +67,12 @@ def weights(run: dict) -> str:
 
 def row(runs: list[dict], model: str) -> str:
     """One model over all seeds."""
-    results, data = [run["models"][model] for run in runs], runs[0]["data"]
-    accuracy = [result["test_accuracy"] for result in results]
-    spread = f" ± {stdev(accuracy):.1%}" if len(accuracy) > 1 else ""
+    results = [run["models"][model] for run in runs]
     first, seconds = results[0], sorted(result["train_seconds"] for result in results)
     name = "SmallCNN from scratch" if model == "scratch" else f"{first['backbone']} transferred"
     return (
-        f"| `{data['name']}`: {data['train']:,} / {data['validation']:,} / {data['test']:,} | {name} "
-        f"| {', '.join(str(run['seed']) for run in runs)} "
-        f"| **{mean(accuracy):.1%}**{spread} ({min(accuracy):.1%} to {max(accuracy):.1%}) "
+        f"| {pictures_cell(runs[0]['data'])} | {name} | {', '.join(str(run['seed']) for run in runs)} "
+        f"| {accuracy_cell([result['test_accuracy'] for result in results], mark='**')} "
         f"| {mean(result['test_log_loss'] for result in results):.3f} | {first['trainable_parameters']:,} "
         f"| {first['epochs']} | {seconds[len(seconds) // 2]:.0f} s |"
     )

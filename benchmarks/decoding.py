@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 
 import PIL
 import torch
@@ -29,11 +28,12 @@ from helpers.data import IMAGENET_MEAN, IMAGENET_STD, PictureDataset, eval_trans
 from helpers.features import forward
 from helpers.models import freeze_base_layers, load_backbone, replace_head, split_model
 from helpers.pictures import cores
+from helpers.quantization import one_thread
 from helpers.runs import TRANSFER_RECIPES, write_json
 from helpers.settings import Setting, best_device, choose_setting, environment
 from helpers.training import evaluate, fit
 
-from .pages import RESULTS, write_table
+from .pages import RESULTS, accuracy_cell, write_table
 from .speed import make_mosaics, speed_cells, take_turns
 
 SIZE = 224
@@ -150,15 +150,11 @@ def measure_speed(files: list[Path], *, rounds: int) -> dict:
 
 
 def go_through(way: Callable, pictures: list, workers: int) -> None:
-    """Make every batch, one after the other, on one thread in each process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    """Make every batch, one after the other; torch computes in one thread."""
+    with one_thread():
         assert sum(len(labels) for _, labels in way(pictures, workers)) == len(pictures)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-    finally:
-        torch.set_num_threads(threads)
 
 
 # ------------------------------------------------------------------------------------- accuracy
@@ -244,12 +240,7 @@ def speed_row(content: dict, pictures: str, workers: str, name: str) -> str:
 
 def accuracy_row(content: dict, name: str) -> str:
     """One way over all seeds."""
-    accuracy = content[name]
-    spread = f" ± {stdev(accuracy):.1%}" if len(accuracy) > 1 else ""
-    return (
-        f"| {name} | {', '.join(map(str, content['seeds']))} "
-        f"| {mean(accuracy):.1%}{spread} ({min(accuracy):.1%} to {max(accuracy):.1%}) |"
-    )
+    return f"| {name} | {', '.join(map(str, content['seeds']))} | {accuracy_cell(content[name])} |"
 
 
 if __name__ == "__main__":

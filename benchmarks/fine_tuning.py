@@ -10,7 +10,7 @@ import argparse
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from helpers.data import Splits, load_splits, make_loaders
 from helpers.models import blocks, count_parameters, freeze_batch_norm, unfreeze
@@ -18,7 +18,7 @@ from helpers.runs import PLAIN, TRANSFER_RECIPES, Run, train_transfer, write_jso
 from helpers.settings import Setting, choose_setting, environment
 from helpers.training import KEEP, evaluate, fit, learning_rates_by_block
 
-from .pages import RESULTS, parser_of_settings, results_table, write_table
+from .pages import RESULTS, accuracy_cell, parser_of_settings, pictures_cell, results_table, write_table
 
 STAGES = {"frozen_head": "head on a frozen base", "fine_tuned": "then fine-tuned"}
 
@@ -61,9 +61,8 @@ def measure_seed(splits: Splits, setting: Setting, options: argparse.Namespace, 
     tuned = fine_tune(run, splits, options, last_blocks=last_blocks, seed=seed)
     about = {"blocks": last_blocks, "head_rate": options.rate, "factor": options.factor, "average": options.average}
     about |= {"keep": options.keep}
-    sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     return {
-        "data": {"name": splits.name, "classes": splits.classes, **sizes},
+        "data": {"name": splits.name, "classes": splits.classes, **splits.sizes},
         "frozen_head": run.summary,
         "fine_tuned": tuned,
         "recipe": about,
@@ -102,17 +101,15 @@ def table() -> str:
 
 def row(runs: list[dict], stage: str) -> str:
     """One stage over all seeds."""
-    results, data, recipe = [run[stage] for run in runs], runs[0]["data"], runs[0]["recipe"]
-    accuracy = [result["test_accuracy"] for result in results]
-    spread = f" ± {stdev(accuracy):.1%}" if len(accuracy) > 1 else ""
+    results, recipe = [run[stage] for run in runs], runs[0]["recipe"]
     seconds = sorted(result["train_seconds"] for result in results)
     unfrozen = f" ({recipe['blocks']} blocks, head {recipe['head_rate']:g}, factor {recipe['factor']:g}"
     unfrozen += f", average {recipe['average']:g}, {recipe['keep']} epoch)" if recipe.get("average") else ")"
     return (
-        f"| `{data['name']}`: {data['train']:,} / {data['validation']:,} / {data['test']:,} "
-        f"| {runs[0]['frozen_head']['backbone']} | {STAGES[stage]}{unfrozen if stage == 'fine_tuned' else ''} "
+        f"| {pictures_cell(runs[0]['data'])} | {runs[0]['frozen_head']['backbone']} "
+        f"| {STAGES[stage]}{unfrozen if stage == 'fine_tuned' else ''} "
         f"| {', '.join(str(run['seed']) for run in runs)} "
-        f"| **{mean(accuracy):.1%}**{spread} ({min(accuracy):.1%} to {max(accuracy):.1%}) "
+        f"| {accuracy_cell([result['test_accuracy'] for result in results], mark='**')} "
         f"| {mean(result['test_log_loss'] for result in results):.3f} | {results[0]['trainable_parameters']:,} "
         f"| {results[0]['epochs']} | {seconds[len(seconds) // 2]:.0f} s |"
     )

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -46,6 +47,17 @@ def results_table(
     rule = "|" + "---|" * (header.count("|") - 1)
     notes = [note(file, content) + detail(content["runs"][0]) for file, content in files.items()]
     return "\n".join([header, rule, *rows, "", *notes, ""])
+
+
+def pictures_cell(data: dict) -> str:
+    """Which pictures, and how many in each split."""
+    return f"`{data['name']}`: {data['train']:,} / {data['validation']:,} / {data['test']:,}"
+
+
+def accuracy_cell(accuracy: list[float], *, mark: str = "") -> str:
+    """The mean over seeds, between the marks, with deviation, lowest and highest."""
+    deviation = f" ± {stdev(accuracy):.1%}" if len(accuracy) > 1 else ""
+    return f"{mark}{mean(accuracy):.1%}{mark}{deviation} ({min(accuracy):.1%} to {max(accuracy):.1%})"
 
 
 def note(file: Path, content: dict) -> str:

@@ -74,14 +74,16 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     """Every recipe for each seed; the file is written after each, so that a stopped run loses little."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
-    file, runs = RESULTS / f"recipes_{setting.name}_{setting.backbone}.json", []
+    file = RESULTS / f"recipes_{Path(setting.name).name}_{setting.backbone}.json"
     earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if options.only else []
-    before = {run["seed"]: run["recipes"] for run in earlier}
+    runs = {run["seed"]: run for run in earlier}
     with TemporaryDirectory() as stores:
         for seed in options.seeds:
-            runs.append(measure_seed(setting, seed, Path(stores), options.only))
-            runs[-1]["recipes"] = before.get(seed, {}) | runs[-1]["recipes"]
-            write_json(file, {"date": date.today().isoformat(), "runs": runs})
+            run = measure_seed(setting, seed, Path(stores), options.only)
+            found = runs.get(seed, run)["recipes"] | run["recipes"]
+            run["recipes"] = {name: found[name] for name in recipes(setting) if name in found}
+            runs[seed] = run
+            write_json(file, {"date": date.today().isoformat(), "runs": [runs[seed] for seed in sorted(runs)]})
 
 
 def measure_seed(setting: Setting, seed: int, stores: Path, only: list[int] | None = None) -> dict:
@@ -97,8 +99,7 @@ def measure_seed(setting: Setting, seed: int, stores: Path, only: list[int] | No
             run = train_transfer(splits, own, **options, report=lambda line: None)
             results[name] = result(run, splits, recipe, precision)
         print(seed, name, results[name], flush=True)
-    sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
-    about = {"data": {"name": splits.name, **sizes}, "backbone": setting.backbone, "seed": seed}
+    about = {"data": {"name": splits.name, **splits.sizes}, "backbone": setting.backbone, "seed": seed}
     return {**about, "environment": environment(), "recipes": results}
 
 

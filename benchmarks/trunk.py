@@ -3,9 +3,10 @@
 python -m benchmarks.trunk                   on the best device there is
 python -m benchmarks.trunk --table           only write the table anew from the JSON files
 
-The limit is the rate of a product of two square matrices in the same precision. The rate of the trunk counts its
-multiplications and additions, two for each multiply-add of `helpers.costs`, on pictures of 224 pixels a side. The two
-are measured in turns; the best of each is what the device can do when nothing else disturbs it.
+The limit is the rate of a product of two square matrices in the same precision, in 8 bits without the rounding. The
+rate of the trunk counts its multiplications and additions, two for each multiply-add of `helpers.costs`, on pictures of
+224 pixels a side. The two are measured in turns; the best of each is what the device can do when nothing else disturbs
+it.
 """
 
 import argparse
@@ -17,12 +18,13 @@ from functools import partial
 from statistics import median
 
 import torch
+from torch import nn
 
 from helpers.costs import layer_costs
 from helpers.features import forward
 from helpers.models import VGG16, split_model
-from helpers.precision import choose_precision
-from helpers.quantization import int8_is_exact, quantize
+from helpers.precision import choose_precision, to_device
+from helpers.quantization import Int8Conv2d, in_steps, int8_is_exact, quantize
 from helpers.runs import write_json
 from helpers.settings import best_device, environment
 
@@ -46,7 +48,7 @@ def measure(device: torch.device) -> None:
     batch = 256 if device.type == "cuda" else 32
     trunk, _ = split_model(VGG16())
     trunk.to(device, memory_format=torch.channels_last).eval()
-    pictures = torch.randn(batch, 3, 224, 224)
+    pictures = to_device(torch.randn(batch, 3, 224, 224), device)
     # Two operations for each multiply-add.
     operations = 2 * sum(cost.multiply_adds for cost in layer_costs(trunk))
     content = {"date": date.today().isoformat(), "environment": environment(), "batch": batch}
@@ -54,12 +56,11 @@ def measure(device: torch.device) -> None:
     for dtype in dtypes(device):
         network = quantize(trunk) if dtype == torch.int8 else trunk
         precision = "float32" if dtype == torch.float32 else "fast"
-        matrices = [torch.ones(side, side, dtype=dtype, device=device) for side in SIDES]
-        product = torch._int_mm if dtype == torch.int8 else torch.mm
+        matrix_products = {side: matrix_product(side, dtype, device) for side in SIDES}
         work = partial(forward, network, pictures, views=("plain",), precision=precision, device=device)
         products, trunks = [], []
         for _ in range(ROUNDS):
-            products += [2 * len(m) ** 3 / seconds(partial(product, m, m), device) for m in matrices]
+            products += [2 * side**3 / seconds(product, device) for side, product in matrix_products.items()]
             trunks.append(batch * operations / seconds(work, device))
         rates = {"matrix_product": max(products), "trunk": max(trunks), "trunk_median": median(trunks)}
         content["precisions"][str(dtype).removeprefix("torch.")] = rates
@@ -67,6 +68,17 @@ def measure(device: torch.device) -> None:
     where = content["environment"]
     name = where["cpu"] if device.type == "cpu" else where["device"]
     write_json(RESULTS / f"trunk_{'_'.join(name.split())}.json", content)
+
+
+def matrix_product(side: int, dtype: torch.dtype, device: torch.device) -> Callable:
+    """The product of two square matrices; in 8 bits as a convolution with a kernel of one pixel, which is one."""
+    matrix = torch.ones(side, side, device=device)
+    if dtype != torch.int8:
+        return partial(torch.mm, matrix.to(dtype), matrix.to(dtype))
+    layer = nn.utils.skip_init(nn.Conv2d, side, side, kernel_size=1, bias=False)
+    layer.weight = nn.Parameter(matrix[:, :, None, None])
+    maps = matrix.reshape(1, side // 32, 32, side).permute(0, 3, 1, 2)  # channels last in memory
+    return torch.inference_mode()(partial(Int8Conv2d(layer, relu=False).convolve, *in_steps(maps)))
 
 
 def dtypes(device: torch.device) -> list[torch.dtype]:

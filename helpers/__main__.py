@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .auditing import audit
 from .data import load_splits
+from .features import is_out_of_memory
 from .models import BACKBONES, check_backbone
 from .plots import learning_curves
 from .runs import (
@@ -27,12 +28,19 @@ RECIPES = {"scratch": train_scratch, "transfer": train_transfer}
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for a failed run, 2 for a bad argument, 130 after Ctrl-C."""
     try:
+        if hasattr(sys.stdout, "reconfigure"):  # a file's name may hold letters that the terminal can't show
+            sys.stdout.reconfigure(errors="backslashreplace")
         options = parser().parse_args(arguments)
         return options.command(options) or 0
     except BadArgument as error:
         return complain(error, status=2)
     except (CourseError, OSError) as error:
         return complain(error, status=1)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "Close what else uses it, or take --backbone squeezenet1_1"
+        return complain(CourseError(f"Out of memory. {hint}"), status=1)
     except KeyboardInterrupt:
         return complain(CourseError("Stopped."), status=130)
 

@@ -78,10 +78,19 @@ class Splits:
     test: list[tuple[Path, int]]
     left_out: list[Path] = field(default_factory=list)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many pictures each split has, by its name."""
+        return {name: len(part) for name, part in self.parts().items()}
+
+    def parts(self) -> dict[str, list[tuple[Path, int]]]:
+        """The three splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
     def __str__(self) -> str:
         rows = [
             [name, *(sum(label == i for _, label in part) for i in range(len(self.classes))), len(part)]
-            for name, part in [("train", self.train), ("validation", self.validation), ("test", self.test)]
+            for name, part in self.parts().items()
         ]
         left_out = f"\nleft out, not readable: {len(self.left_out)}, first {self.left_out[0]}" if self.left_out else ""
         return format_table(["split", *self.classes, "all"], rows) + left_out
@@ -287,6 +296,7 @@ def make_loaders(
 
     Batches are float32 (batch, 3, size, size) and int64 (batch,). Only train is shuffled, by `seed`, and augmented.
     `batch_size` is 32 by default, or 16 for fewer than 1,000 pictures: an epoch of large batches has too few steps.
+    `workers`: processes that decode, by default as `default_workers` says.
     """
     batch_size = batch_size or (16 if len(splits.train) < 1000 else 32)
     train = PictureDataset(splits.train, train_transform(size) if augment else eval_transform(size), size=size)

@@ -2,20 +2,20 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, Subset
 from tqdm import tqdm
 
 from .data import default_workers
+from .downloads import only_one
 from .models import fingerprint
 from .pictures import register_formats, stream
 from .precision import autocast, choose_precision, to_device
@@ -23,9 +23,13 @@ from .quantization import int8_pays, quantize
 from .settings import COURSE_ROOT, BadArgument, CourseError, best_device, first_line
 
 FEATURES = COURSE_ROOT / "data" / "features"  # may be deleted at any time: it is computed anew
-BATCH = {"thread": 8, "all threads": 32, "gpu": 256}  # pictures at once, at most
+BATCH = {"thread": 8, "all threads": 32, "gpu": 128}  # pictures at once, at most
 DIGITS = 32  # of a picture's digest
 HALF_MAX = torch.finfo(torch.float16).max
+# What CUDA, MPS, cuDNN (two ways) and the CPU (two ways) say when memory ends.
+OUT_OF_MEMORY = (
+    "out of memory", "ALLOC_FAILED", "unable to find an engine", "can't allocate memory", "not enough memory",
+)  # fmt: skip
 
 # Each view is another look at the same picture, made from the batch (n, 3, height, width) that was decoded once.
 VIEWS = {
@@ -218,7 +222,7 @@ def forward(trunk: nn.Module, pictures: Tensor, *, views, precision: str, device
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """True for the errors that CUDA, MPS and the CPU raise when memory ends."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "memory" in str(error).lower()
+    return any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 class Store:
@@ -231,10 +235,10 @@ class Store:
         self.folder, self.dtype = folder, numpy.float16 if half else numpy.float32
         self.row_file, self.digest_file, self.shape_file = folder / "rows", folder / "digests", folder / "shape"
 
-    def lock(self) -> FileLock:
-        """For one process at a time; the system frees the lock of a process that dies."""
+    def lock(self) -> AbstractContextManager:
+        """For one process at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "lock")
+        return only_one(self.folder / "features")
 
     def digests(self) -> list[str]:
         """The digests of the stored rows, in their order."""
@@ -254,7 +258,9 @@ class Store:
         """Write the rows of each batch, and only then their digests, which make them count."""
         known, start = self.digests(), 0
         for batch in batches:
-            array = batch.clamp(-HALF_MAX, HALF_MAX).numpy().astype(self.dtype)
+            if self.dtype == numpy.float16:
+                batch = batch.clamp(-HALF_MAX, HALF_MAX)
+            array = batch.numpy().astype(self.dtype)
             if not known and not start:
                 self.shape_file.write_text(" ".join(map(str, array.shape[1:])))
             count, row_bytes = len(known) + start, array[0].nbytes

@@ -115,4 +115,5 @@ def as_history(*parts: keras.callbacks.History) -> History:
         for epoch in zip(logs["loss"], logs["accuracy"], logs["val_loss"], logs["val_accuracy"], strict=True):
             names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
             history.rows.append({"epoch": len(history.rows) + 1, **dict(zip(names, epoch, strict=True))})
+    history.best_epoch = len(history.rows)  # Keras keeps the last
     return history

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 
 import torch
@@ -12,16 +13,20 @@ from .settings import BadArgument
 PRECISIONS = ("fast", "float32")
 
 
-def to_device(pictures: Tensor, device: torch.device) -> Tensor:
-    """Pictures on the device, channels last in memory, the order in which convolutions are fastest."""
-    layout = torch.channels_last if pictures.dim() == 4 else torch.contiguous_format
-    return pictures.to(device, non_blocking=True, memory_format=layout)
+def to_device(batch: Tensor, device: torch.device) -> Tensor:
+    """A batch on the device; pictures channels last in memory, the order in which convolutions are fastest."""
+    layout = torch.channels_last if batch.dim() == 4 else torch.contiguous_format
+    # Only CUDA keeps the source until the copy is done; an Apple GPU would read memory that is free again.
+    return batch.to(device, non_blocking=device.type == "cuda", memory_format=layout)
 
 
-def autocast(device: torch.device, precision: str = "fast") -> torch.autocast:
+def autocast(device: torch.device, precision: str = "fast") -> AbstractContextManager:
     """The context in which convolutions and matrix products use the chosen precision."""
-    dtype = choose_precision(device, precision)
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+    if dtype := choose_precision(device, precision):
+        return torch.autocast(device.type, dtype=dtype)
+    if device.type == "cuda":  # where convolutions would otherwise round their inputs to 10 binary digits (TF32)
+        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    return nullcontext()
 
 
 def choose_precision(device: torch.device, precision: str) -> torch.dtype | None:

@@ -3,7 +3,7 @@
 import copy
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ ERROR = 0.05  # at most, in relation to the size of the exact features; VGG16's 
 MEASURED = {}  # what was found for a trunk and a size of picture, so that all pictures meet the same trunk
 
 
-def int8_pays(trunk: nn.Module, picture: Tensor, fast: torch.autocast) -> bool:
+def int8_pays(trunk: nn.Module, picture: Tensor, fast: AbstractContextManager) -> bool:
     """True if a heavy trunk is clearly faster in 8 bits than within `fast` on this CPU, at nearly the same features.
 
     Measured with one picture (3, height, width) in one thread, in about ten passes; two tell that a trunk is light.
@@ -49,7 +49,7 @@ def int8_is_exact() -> bool:
 
 
 @torch.inference_mode()
-def measure(trunk: nn.Module, picture: Tensor, fast: torch.autocast) -> bool:
+def measure(trunk: nn.Module, picture: Tensor, fast: AbstractContextManager) -> bool:
     """As `int8_pays`, for a batch of one picture."""
     picture = picture.to(memory_format=torch.channels_last)
     with one_thread(), fast:
@@ -130,15 +130,12 @@ class Int8Conv2d(nn.Module):
         self.packed = {}
 
     def forward(self, maps: Tensor) -> Tensor:
-        lowest, highest = torch.aminmax(maps.permute(0, 2, 3, 1))  # in the order of memory, which is faster
-        lowest, highest = min(lowest.item(), 0), max(highest.item(), 1e-12)
-        scale = (highest - lowest) / 255
-        zero = round(-lowest / scale)  # the step that stands for 0; it is 0 after a ReLU
-        steps = maps.mul(1 / scale).round_().to(torch.int16)  # from floats straight to uint8 is slow
-        steps = (steps + zero).clamp_(0, 255) if zero else steps  # the two roundings may add up to one step too many
-        weight = self.pack(scale, zero, list(maps.shape))
+        return self.convolve(*in_steps(maps))
+
+    def convolve(self, steps: Tensor, scale: float, zero: int) -> Tensor:
+        """The convolution of maps that are rounded already, as `in_steps` gives them."""
+        weight = self.pack(scale, zero, list(steps.shape))
         product = torch.ops.onednn.qconv_pointwise
-        steps = steps.to(torch.uint8)
         return product(steps, scale, zero, weight, self.scale, self.zero, self.bias, *self.geometry, *self.output)
 
     def pack(self, scale: float, zero: int, shape: list[int]) -> Tensor:
@@ -147,3 +144,14 @@ class Int8Conv2d(nn.Module):
             pack = torch.ops.onednn.qconv_prepack
             self.packed[key] = pack(self.weight, self.scale, scale, zero, *self.geometry, shape)
         return self.packed[key]
+
+
+def in_steps(maps: Tensor) -> tuple[Tensor, float, int]:
+    """Maps (n, c, h, w) in 255 steps of their own range: the steps (uint8), the size of one, and which stands for 0."""
+    lowest, highest = torch.aminmax(maps.permute(0, 2, 3, 1))  # in the order of memory, which is faster
+    lowest, highest = min(lowest.item(), 0), max(highest.item(), 1e-12)
+    scale = (highest - lowest) / 255
+    zero = round(-lowest / scale)  # it is 0 after a ReLU
+    steps = maps.mul(1 / scale).round_().to(torch.int16)  # from floats straight to uint8 is slow
+    steps = (steps + zero).clamp_(0, 255) if zero else steps  # the two roundings may add up to one step too many
+    return steps.to(torch.uint8), scale, zero

@@ -183,9 +183,8 @@ def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = N
 
 def comparison(runs: dict[str, Run], splits: Splits, *, seed: int) -> dict:
     """What `comparison.json` holds: the data, each run's summary, the seed and the environment."""
-    sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     return {
-        "data": {"name": splits.name, "classes": splits.classes, **sizes},
+        "data": {"name": splits.name, "classes": splits.classes, **splits.sizes},
         "models": {name: run.summary for name, run in runs.items()},
         "seed": seed,
         "environment": environment(),

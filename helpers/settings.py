@@ -17,6 +17,11 @@ RUNS = COURSE_ROOT / "runs"  # where the lessons leave their models for one anot
 class CourseError(Exception):
     """Something that a user can cause or mend. The message is one line: what is wrong and what to do."""
 
+    def __init__(self, message: str):
+        # A loader's worker process reports its error as a whole traceback; the last line is "module.Class: message".
+        caught = message.startswith("Caught ")
+        super().__init__(message.rstrip().splitlines()[-1].partition(": ")[2] if caught else message)
+
     def _render_traceback_(self) -> list[str]:
         """What Jupyter shows instead of a traceback: the one line."""
         return [f"{type(self).__name__}: {self}"]
@@ -56,7 +61,7 @@ def choose_setting(name: str | None = None, *, backbone: str | None = None, weig
     """The setting: `name`, else COURSE_SETTING, else photos on a machine with a GPU and sample on one without.
 
     `backbone` and `weights` override the setting's pretrained network, else COURSE_BACKBONE and COURSE_WEIGHTS do.
-    A name that is none of the three settings is taken as a folder of your own pictures.
+    A name that is none of the three settings is taken as a folder of your own pictures; BadArgument if it is none.
     """
     name = name or os.environ.get("COURSE_SETTING") or ("photos" if best_device().type != "cpu" else "sample")
     backbone = backbone or os.environ.get("COURSE_BACKBONE")

@@ -1,8 +1,9 @@
 """Train and evaluate: `fit`, `evaluate`, the history of a training run, and learning rates."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 
@@ -161,7 +162,8 @@ def fit(
     `precision`: "fast" computes in bfloat16 or float16 where that is faster, "float32" always exactly.
     `on_best` is called after each epoch that is kept for the time being, to save it.
     Ctrl-C keeps the best weights so far in the model and raises KeyboardInterrupt.
-    Raises BadArgument for a wrong option, or a freezing mistake that PyTorch would accept in silence.
+    Raises BadArgument for a wrong option, or a freezing mistake that PyTorch would accept in silence, and CourseError
+    if a loss is no longer a finite number.
     """
     check_freezing(model)
     if patience is not None and patience < 1:
@@ -186,6 +188,7 @@ def fit(
             row = train_one_epoch(model, train_loader, optimizer, scheduler, scaler, device, label_smoothing, precision)
             with weights_of(model, averaged):
                 result = evaluate(model, validation_loader, device=device, precision=precision)
+                check_finite(result.log_loss)
                 row |= {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
                 history.rows.append({"epoch": epoch, **row, "seconds": time.perf_counter() - start})
                 if history.is_best(keep):
@@ -234,7 +237,7 @@ def train_one_epoch(model, loader, optimizer, scheduler, scaler, device, label_s
     model.train()
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
     for pictures, labels in loader:
-        labels = labels.to(device, non_blocking=True)
+        labels = to_device(labels, device)
         with autocast(device, precision):
             logits = model(to_device(pictures, device))
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
@@ -247,9 +250,14 @@ def train_one_epoch(model, loader, optimizer, scheduler, scaler, device, label_s
         loss_sum += loss.detach() * len(labels)
         correct += (logits.detach().argmax(1) == labels).sum()
         seen += len(labels)
-    if not loss_sum.isfinite():
-        raise CourseError("The training loss is no longer a finite number. Choose a lower learning rate.")
+    check_finite(loss_sum.item())
     return {"train_loss": loss_sum.item() / seen, "train_accuracy": correct.item() / seen}
+
+
+def check_finite(loss: float) -> None:
+    """Raise CourseError if a loss is infinite or no number: the weights that gave it are of no use."""
+    if not math.isfinite(loss):
+        raise CourseError("The loss is no longer a finite number. Choose a lower learning rate.")
 
 
 # ------------------------------------------------------------------------ optimizer and schedule
@@ -349,7 +357,7 @@ def find_learning_rate(
         )
     check_freezing(model)
     device, rates, losses = device or best_device(), [], []
-    with left_as_it_was(model, loader), suppress(CourseError):  # raised for a loss that is no number
+    with left_as_it_was(model, loader):
         model.to(device, memory_format=torch.channels_last)
         torch.manual_seed(seed)
         if loader.generator is not None:
@@ -360,7 +368,10 @@ def find_learning_rate(
         scaler = torch.amp.GradScaler(device.type, enabled=half)
         for batch in islice(chain.from_iterable(repeat(loader)), steps):
             rate = stepper.param_groups[0]["lr"]
-            row = train_one_epoch(model, [batch], stepper, growth, scaler, device, 0.0, precision)
+            try:
+                row = train_one_epoch(model, [batch], stepper, growth, scaler, device, 0.0, precision)
+            except CourseError:  # the loss is no number
+                break
             rates.append(rate)
             losses.append(row["train_loss"])
             if losses[-1] > 4 * losses[0]:

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import zlib
 from collections import Counter
 from contextlib import closing
@@ -378,6 +379,17 @@ def test_a_folder_without_classes_is_looked_into_all_the_same(tmp_path):
     (tmp_path / "2.jpg").write_bytes(b"")
     report = helpers.audit(str(tmp_path))
     assert found(report) == [("stray file", "1.jpg"), ("stray file", "2.jpg"), ("unreadable", "2.jpg")]
+
+
+def test_a_huge_file_beside_the_pictures_is_not_read_whole(tmp_path):
+    with open(tmp_path / "film.mp4", "wb") as film:
+        film.truncate(1 << 28)  # on the disk it takes no room
+    tracemalloc.start()
+    report = helpers.audit(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found(report) == [("stray file", "film.mp4")]
+    assert peak < 1 << 24
 
 
 def test_an_empty_folder_has_nothing(tmp_path):

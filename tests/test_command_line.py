@@ -1,5 +1,6 @@
 """The commands: what they write, and how they refuse bad input."""
 
+import io
 import json
 import os
 import signal
@@ -13,8 +14,8 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
+from helpers import __main__ as command_line
 from helpers import data, downloads, models, runs, settings
-from helpers.__main__ import main
 from helpers.runs import load_model, load_run, train_scratch
 
 TINY = {"scratch_size": 32, "transfer_size": 32, "scratch_epochs": 2, "transfer_epochs": 2}
@@ -52,7 +53,7 @@ def _small_and_here(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    return main([str(argument) for argument in arguments])
+    return command_line.main([str(argument) for argument in arguments])
 
 
 def refused(capsys, tmp_path, *arguments, status=2):
@@ -132,6 +133,35 @@ def test_the_same_seed_gives_the_same_numbers(pictures, slim, tmp_path):
         run("train", "transfer", "--data", pictures, "--weights", slim, "--out", tmp_path / out)
         summaries.append(load_run(tmp_path / out).summary)
     assert summaries[0]["test_log_loss"] == summaries[1]["test_log_loss"]
+
+
+def test_a_name_that_the_terminal_cannot_show_is_written_in_its_letters_numbers(pictures, monkeypatch):
+    run("train", "scratch", "--data", pictures)
+    first, second = sorted(pictures.rglob("*.png"))[:2]
+    first = first.rename(first.with_name("größe.png"))
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    assert run("predict", "runs/scratch", first, second) == 0
+    lines = ascii_only.buffer.getvalue().decode("ascii").splitlines()
+    assert [line.split("\t")[0].rsplit("/", 1)[-1] for line in lines] == [r"gr\xf6\xdfe.png", second.name]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(torch.cuda.OutOfMemoryError("CUDA out of memory."), 1), (RuntimeError("a bug"), None)]
+)
+def test_the_end_of_memory_is_one_line_and_a_bug_is_not(pictures, capsys, monkeypatch, error, status):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setitem(command_line.RECIPES, "scratch", fail)
+    if status is None:
+        with pytest.raises(RuntimeError, match="a bug"):
+            run("train", "scratch", "--data", pictures)
+    else:
+        assert run("train", "scratch", "--data", pictures) == status
+        errors = capsys.readouterr().err
+        assert errors.startswith("error: Out of memory.")
+        assert errors.count("\n") == 1
 
 
 def test_predict_names_the_unreadable_and_goes_on(pictures, tmp_path, capsys):

@@ -323,6 +323,18 @@ def mean_of_a_batch(dataset, answers):
     answers.put(torch.stack([picture for picture, _ in dataset.__getitems__([0, 1, 2])]).mean().item())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="where processes start anew, loaders have none")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_picture_is_one_line_from_a_worker_process_too(tmp_path, workers):
+    splits = read(class_folders(tmp_path, a=30, b=25))
+    damaged = splits.validation[3][0]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    _, loader, _ = data.make_loaders(splits, 32, augment=False, workers=workers)
+    with pytest.raises(CourseError) as error:
+        list(loader)
+    assert str(error.value) == f"{damaged} can't be read as a picture. Replace it or take it out of the folder."
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork processes")
 def test_a_forked_process_starts_threads_of_its_own(tmp_path):
     splits = read(class_folders(tmp_path, a=30, b=25))

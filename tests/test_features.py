@@ -252,17 +252,19 @@ def test_a_stopped_run_goes_on_where_it_was(pictures, tmp_path, monkeypatch, thr
 def extract_slowly(pictures, folder):
     """For another process: a trunk that takes its time."""
     trunk = Counting()
-    trunk.register_forward_pre_hook(lambda module, inputs: time.sleep(0.3))
+    trunk.register_forward_pre_hook(lambda module, inputs: time.sleep(1.5))
     extract(trunk, pictures, folder)
     os._exit(0 if sum(trunk.seen) == 9 else 17)  # 17: somebody else did some of the work
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, so that the child is there at once")
 @pytest.mark.parametrize("killed", [False, True])
-def test_a_second_process_waits_and_a_killed_one_holds_nobody_up(pictures, tmp_path, killed):
+def test_a_second_process_waits_and_a_killed_one_holds_nobody_up(pictures, tmp_path, capsys, killed):
     child = multiprocessing.get_context("fork").Process(target=extract_slowly, args=(pictures, tmp_path))
     child.start()
-    while not list(tmp_path.glob("features/*/lock")):
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("features/*/.features.lock")):
+        assert time.monotonic() < end
         time.sleep(0.01)
     time.sleep(0.05)
     if killed:
@@ -272,6 +274,8 @@ def test_a_second_process_waits_and_a_killed_one_holds_nobody_up(pictures, tmp_p
     child.join()
     assert child.exitcode == (-signal.SIGKILL if killed else 0)
     assert sum(trunk.seen) == (9 if killed else 0)
+    waiting = "Another process is working on features: waiting for it.\n"
+    assert capsys.readouterr().err == ("" if killed else waiting)
     torch.testing.assert_close(found, values(extract(Counting(), pictures, tmp_path / "other"))[0])
 
 
@@ -359,7 +363,18 @@ def test_two_threads_that_run_out_of_memory_at_once_halve_once(threads):
     assert lines == ["Out of memory: going on with 4 pictures at once."]
 
 
-@pytest.mark.parametrize(("message", "halvings"), [("shapes cannot be multiplied", 0), ("CUDA out of memory", 3)])
+# The messages are PyTorch's own: a wrong shape, a broken kernel, then memory on CUDA, in cuDNN (two ways), on the CPU.
+@pytest.mark.parametrize(
+    ("message", "halvings"),
+    [
+        ("shapes cannot be multiplied", 0),
+        ("CUDA error: an illegal memory access was encountered", 0),
+        ("CUDA out of memory", 3),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", 3),
+        ("GET was unable to find an engine to execute this computation", 3),
+        ("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes", 3),
+    ],
+)
 def test_other_errors_and_a_single_picture_that_does_not_fit_are_not_hidden(pictures, tmp_path, message, halvings):
     def fail(module, inputs):
         raise RuntimeError(message)
@@ -369,6 +384,18 @@ def test_other_errors_and_a_single_picture_that_does_not_fit_are_not_hidden(pict
     with pytest.raises(RuntimeError, match=message):
         extract(trunk, pictures[:8], tmp_path, report=lines.append)
     assert len(lines) == halvings  # from eight to four, two and one
+
+
+@pytest.mark.parametrize(("name", "largest"), [("float32", 1e30), ("fast", 65504.0)])
+def test_only_halved_numbers_are_cut_off_at_what_they_can_hold(pictures, tmp_path, monkeypatch, name, largest):
+    monkeypatch.setattr(precision, "bfloat16_pays", lambda: True)
+
+    class Loud(nn.Module):
+        def forward(self, batch):
+            return torch.full((len(batch), 2), 1e30)
+
+    found, _ = values(extract(Loud(), pictures, tmp_path, precision=name))
+    assert found.unique().tolist() == [pytest.approx(largest)]
 
 
 def test_rows_are_read_from_the_file_not_held_in_memory(pictures, tmp_path):

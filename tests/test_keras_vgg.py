@@ -167,7 +167,7 @@ def test_as_history_puts_two_calls_of_fit_one_after_the_other(model):
     options = {"validation_data": loader, "shuffle": False, "verbose": 0}
     parts = [model.fit(loader, epochs=epochs, **options) for epochs in (2, 1)]
     history = keras_vgg.as_history(*parts)
-    assert [row["epoch"] for row in history.rows] == [1, 2, 3]
+    assert ([row["epoch"] for row in history.rows], history.best_epoch) == ([1, 2, 3], 3)
     for ours, theirs in [("train_loss", "loss"), ("train_accuracy", "accuracy")]:
         assert [row[ours] for row in history.rows] == parts[0].history[theirs] + parts[1].history[theirs]
     last = model.evaluate(loader, verbose=0)

@@ -211,6 +211,31 @@ def test_a_busy_moment_does_not_change_the_precision(monkeypatch):
         assert precision.bfloat16_pays.__wrapped__()
 
 
+def test_a_copy_runs_on_its_own_only_to_a_cuda_card():
+    class Batch:
+        def dim(self):
+            return 4
+
+        def to(self, device, **options):
+            return options["non_blocking"], options["memory_format"]
+
+    copies = {name: precision.to_device(Batch(), torch.device(name)) for name in ("cuda", "mps", "cpu")}
+    assert copies == {name: (name == "cuda", torch.channels_last) for name in copies}
+
+
+def test_exact_on_a_cuda_card_means_no_tf32_either():
+    assert torch.backends.cudnn.allow_tf32
+    with precision.autocast(torch.device("cuda"), "float32"):
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_a_device_without_autocast_is_not_asked_for_it(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", None)  # for Apple's GPUs PyTorch 2.4 has none
+    with precision.autocast(torch.device("mps")), precision.autocast(CPU, "float32"):
+        pass
+
+
 def test_choosing_a_precision_draws_no_random_numbers():
     state = torch.get_rng_state()
     precision.bfloat16_pays.__wrapped__()
@@ -415,6 +440,15 @@ def test_no_average_outside_0_and_1():
             training.fit(small_model(), loader_of(8), loader_of(8), epochs=1, average=average, device=CPU)
 
 
+def test_weights_that_give_no_number_on_validation_are_not_kept():
+    pictures, saved, model = torch.full((8, 3, 8, 8), math.nan), [], small_model()
+    validation = DataLoader(TensorDataset(pictures, torch.zeros(8, dtype=torch.int64)), 8)
+    before = models.fingerprint(model)
+    with pytest.raises(CourseError, match="no longer a finite number"):
+        training.fit(model, loader_of(8), validation, epochs=2, device=CPU, on_best=lambda: saved.append(1))
+    assert (saved, models.fingerprint(model)) == ([], before)
+
+
 # ---- the learning-rate finder
 
 
@@ -474,6 +508,21 @@ def test_a_loss_that_is_no_number_ends_the_search():
     rates, losses = training.find_learning_rate(small_model(), loader, device=CPU)
     assert len(rates) == len(losses) == 2
     assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_a_mistake_is_not_taken_for_the_end_of_the_search():
+    for options, words in {"optimizer": "adagrad", "precision": "half"}.items():
+        with pytest.raises(BadArgument, match=words):
+            training.find_learning_rate(small_model(), loader_of(8), device=CPU, **{options: words})
+    with pytest.raises(BadArgument, match="frozen"):
+        training.find_learning_rate(models.freeze(small_model()), loader_of(8), device=CPU)
+
+    class Unreadable(TensorDataset):
+        def __getitem__(self, index):
+            raise CourseError("cut.jpg can't be read")
+
+    with pytest.raises(CourseError, match="can't be read"):
+        training.find_learning_rate(small_model(), DataLoader(Unreadable(torch.rand(8, 3))), device=CPU)
 
 
 def test_the_finder_shows_the_same_batches_every_time():

@@ -94,11 +94,19 @@ def measure(options: argparse.Namespace) -> None:
         total = sum(len(getattr(splits, split)) for split in SPLIT_FOLDERS)
         with TemporaryDirectory() as folder:
             sizes = copy_splits(splits, Path(folder), share=(options.pictures or total) / total)
+            file = RESULTS / f"contenders_{options.network}_{sum(sizes.values())}.json"
+            content["runs"] = content["runs"] or runs_of_others(file, names)
             for name, python in pythons.items():
                 result = run(command(python, name, folder, options, seed=seed))
                 content["runs"].append({"contender": name, "seed": seed, "pictures": sizes, **result})
                 print(content["runs"][-1], flush=True)
-                write_json(RESULTS / f"contenders_{options.network}_{sum(sizes.values())}.json", content)
+                write_json(file, content)
+
+
+def runs_of_others(file: Path, names: list[str]) -> list[dict]:
+    """The runs in an earlier file of contenders that are not measured now."""
+    earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else []
+    return [run for run in earlier if run["contender"] not in names]
 
 
 def measure_growth(options: argparse.Namespace) -> None:
@@ -156,8 +164,12 @@ def interpreter(name: str) -> str:
     folder = ROOT / f".venv-{name.removeprefix('with_')}"
     python = folder / "bin" / "python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES[name]], check=True)
+        try:
+            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+            subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES[name]], check=True)
+        except BaseException:  # Ctrl-C too: the next run must not take it for a whole one
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     return str(python)
 
 
@@ -246,7 +258,7 @@ def runs_of(content: dict, name: str) -> list[dict]:
 def ratios(content: dict, name: str, *, to: str = "ours") -> list[float]:
     """How many times as long as ours, or as another contender, round by round."""
     seconds = {run["seed"]: run["seconds"] for run in runs_of(content, to)}
-    return [run["seconds"] / seconds[run["seed"]] for run in runs_of(content, name)]
+    return [run["seconds"] / seconds[run["seed"]] for run in runs_of(content, name) if run["seed"] in seconds]
 
 
 def row(content: dict, name: str) -> str:
@@ -264,7 +276,9 @@ def row(content: dict, name: str) -> str:
 
 
 def spread(values: list[float], form: str, *, middle: Callable = median) -> str:
-    """The middle of some values, and, if there are several, the lowest and the highest."""
+    """The middle of some values, and, if there are several, the lowest and the highest; a dash if there is none."""
+    if not values:
+        return "–"
     ends = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
     return f"{middle(values):{form}}{ends}"
 
@@ -283,7 +297,8 @@ def draw_contenders(contents: list[dict]) -> plt.Figure:
         colours = [BLUE if name.startswith("ours") else GREY for name in names]
         axes.barh([CONTENDERS[name] for name in names], seconds, color=colours)
         for place, (name, value) in enumerate(zip(names, seconds, strict=True)):
-            times = "" if name == "ours" else f", {median(ratios(content, name)):.1f} ×"
+            times = ratios(content, name) if name != "ours" else []
+            times = f", {median(times):.1f} ×" if times else ""
             axes.annotate(f" {value:.0f} s{times}", (value, place), va="center")
         axes.invert_yaxis()
         axes.set_xlim(0, 1.35 * max(seconds))
