@@ -134,9 +134,9 @@ def feature_loaders(
     report=print,
 ) -> tuple:
     """Loaders of (features, labels) batches: train and test in the recipe's views, validation as it is."""
-    parts = zip(make_loaders(splits, size, augment=False), (recipe.views, PLAIN, recipe.test_views), strict=True)
-    options = {"precision": precision, "report": report}
-    train, *others = [extract_features(trunk, loader, views=views, **options) for loader, views in parts]
+    loaders, views = make_loaders(splits, size, augment=False), (recipe.views, PLAIN, recipe.test_views)
+    extract = partial(extract_features, trunk, precision=precision, report=report)
+    train, *others = [extract(loader, views=looks) for loader, looks in zip(loaders, views, strict=True)]
     return feature_loader(train, seed=seed), *map(feature_loader, others)
 
 
