@@ -65,7 +65,8 @@ class TransferRecipe:
     validation pictures as the published classifier with a new last layer, and its log loss is lower
     (results/README.md). VGG16's classifier would also have 120 million parameters to learn: minutes for what takes
     seconds. The small backbones are quick enough to learn from four views of each picture and, when they are asked
-    about one, to answer for its mirror image too: the mean of the two answers is better on the validation pictures.
+    about one, to answer for its mirror image too: with SqueezeNet, which stands for both here, the mean of the two
+    answers is better on the validation pictures.
     """
 
     head: str  # of HEADS
