@@ -17,7 +17,7 @@ from helpers.plots import learning_curves
 from helpers.runs import compare, comparison, write_json
 from helpers.settings import choose_setting
 
-from .pages import RESULTS, ROOT, accuracy_cell, parser_of_settings, pictures_cell, results_table, write_table
+from .pages import RESULTS, ROOT, accuracy_cell, images_cell, parser_of_settings, results_table, write_table
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def draw(runs: dict, file: Path) -> None:
 def table() -> str:
     """All JSON files of this benchmark as Markdown: a row for each model."""
     header = (
-        "| pictures | model | seeds | test accuracy ± deviation (lowest to highest) | log loss | trained parameters "
+        "| images | model | seeds | test accuracy ± deviation (lowest to highest) | log loss | trained parameters "
         "| epochs | training time, median |"
     )
     return results_table("accuracy_*.json", header, row, ("scratch", "transfer"), weights)
@@ -71,7 +71,7 @@ def row(runs: list[dict], model: str) -> str:
     first, seconds = results[0], sorted(result["train_seconds"] for result in results)
     name = "SmallCNN from scratch" if model == "scratch" else f"{first['backbone']} transferred"
     return (
-        f"| {pictures_cell(runs[0]['data'])} | {name} | {', '.join(str(run['seed']) for run in runs)} "
+        f"| {images_cell(runs[0]['data'])} | {name} | {', '.join(str(run['seed']) for run in runs)} "
         f"| {accuracy_cell([result['test_accuracy'] for result in results], mark='**')} "
         f"| {mean(result['test_log_loss'] for result in results):.3f} | {first['trainable_parameters']:,} "
         f"| {first['epochs']} | {seconds[len(seconds) // 2]:.0f} s |"

@@ -3,10 +3,10 @@
 python -m benchmarks.audit --data photos --rounds 9
 python -m benchmarks.audit --table           only write the table anew from the JSON file
 
-Speed: the audit, and the check before training, against decoding every picture fully in one process, and what bare
+Speed: the audit, and the check before training, against decoding every image fully in one process, and what bare
 decoding takes in as many threads: Pillow's smallest draft, in shades of grey, of files that are in memory. Processor
-time says how much work each is. It is measured on the pictures as they are, and on 12-megapixel mosaics of them,
-because a draft saves more on pictures of a camera's size.
+time says how much work each is. It is measured on the images as they are, and on 12-megapixel mosaics of them,
+because a draft saves more on images of a camera's size.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy
 import PIL
+from helpers.images import cores, in_threads, is_readable
 from PIL import Image, ImageEnhance, features
 
-from helpers.auditing import SIMILAR, audit, find_similar, look_at, standardise
+from helpers.auditing import SIMILAR, audit, find_similar, look_at, standardize
 from helpers.data import load_splits
-from helpers.pictures import cores, in_threads, is_readable
 from helpers.runs import write_json
 from helpers.settings import choose_setting, environment
 
@@ -39,14 +39,14 @@ except ImportError:
 
 WAYS = ("decoded fully, one process", "audit", "check before training", "bare decoding, the least there is")
 ALTERATIONS: dict[str, Callable] = {
-    "saved again at quality 50": lambda picture: picture,
-    "half the size": lambda picture: picture.resize((picture.width // 2, picture.height // 2)),
-    "1.6 times the size": lambda picture: picture.resize((round(1.6 * picture.width), round(1.6 * picture.height))),
-    "20% brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.2),
-    "20% less contrast": lambda picture: ImageEnhance.Contrast(picture).enhance(0.8),
-    "grey": lambda picture: picture.convert("L"),
-    "2% cut from each side": lambda picture: trim(picture, 0.02),
-    "5% cut from each side": lambda picture: trim(picture, 0.05),
+    "saved again at quality 50": lambda image: image,
+    "half the size": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "1.6 times the size": lambda image: image.resize((round(1.6 * image.width), round(1.6 * image.height))),
+    "20% brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.2),
+    "20% less contrast": lambda image: ImageEnhance.Contrast(image).enhance(0.8),
+    "grey": lambda image: image.convert("L"),
+    "2% cut from each side": lambda image: trim(image, 0.02),
+    "5% cut from each side": lambda image: trim(image, 0.05),
 }
 
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """All measurements of the pictures of one setting, as one JSON file."""
+    """All measurements of the images of one setting, as one JSON file."""
     splits = load_splits(choose_setting(options.data))
     files = [path for part in (splits.train, splits.validation, splits.test) for path, _ in part]
     content = {"date": date.today().isoformat(), "environment": versions(), "data": splits.name}
@@ -111,14 +111,14 @@ def measure_speed(files: list[Path], *, rounds: int) -> dict:
 
 def decode_fully(file: Path) -> None:
     """What a first script would do."""
-    with Image.open(file) as picture:
-        picture.convert("RGB")
+    with Image.open(file) as image:
+        image.convert("RGB")
 
 
 def run_audit(files: list[Path]) -> None:
     """The audit of the folder that holds all the files."""
     folder = min(file.parents[2] for file in files)
-    assert audit(folder).pictures == len(files)
+    assert audit(folder).images == len(files)
 
 
 def check(files: list[Path]) -> None:
@@ -128,9 +128,9 @@ def check(files: list[Path]) -> None:
 
 def decode_least(content: bytes) -> None:
     """What no look at every coded byte can do without: no file, no colours, an eighth of the size."""
-    with Image.open(io.BytesIO(content)) as picture:
-        picture.draft("L", (1, 1))
-        picture.load()
+    with Image.open(io.BytesIO(content)) as image:
+        image.draft("L", (1, 1))
+        image.load()
 
 
 # --------------------------------------------------------------------------------------- copies
@@ -144,13 +144,13 @@ def measure_search(count: int) -> float:
 
 
 def measure_copies(files: list[Path], vectors: Callable, *, limit: float, count: int = 300) -> dict:
-    """The share of altered copies that are recognised, and how similar the most similar pictures are.
+    """The share of altered copies that are recognised, and how similar the most similar images are.
 
-    `vectors` makes rows of length 1 of files; two pictures count as one if the product of their rows reaches `limit`.
+    `vectors` makes rows of length 1 of files; two images count as one if the product of their rows reaches `limit`.
     """
     start = time.perf_counter()
     rows = vectors(files)
-    result = {"milliseconds_per_picture": 1000 * (time.perf_counter() - start) / len(files), "limit": limit}
+    result = {"milliseconds_per_image": 1000 * (time.perf_counter() - start) / len(files), "limit": limit}
     pairs = numpy.sort((rows @ rows.T)[numpy.triu_indices(len(files), 1)])[::-1]
     result |= {"pairs": len(pairs), "pairs_above_limit": int((pairs >= limit).sum())}
     result |= {"most_similar_pairs": [round(float(product), 4) for product in pairs[:6]]}
@@ -165,32 +165,32 @@ def measure_copies(files: list[Path], vectors: Callable, *, limit: float, count:
 
 
 def altered(file: Path, change: Callable, copy: Path) -> Path:
-    """Change a picture and save it as a JPEG of quality 50."""
-    with Image.open(file) as picture:
-        change(picture.convert("RGB")).save(copy, quality=50)
+    """Change an image and save it as a JPEG of quality 50."""
+    with Image.open(file) as image:
+        change(image.convert("RGB")).save(copy, quality=50)
     return copy
 
 
 def thumbnail_vectors(files: list[Path]) -> numpy.ndarray:
     """What the audit compares."""
-    return standardise([look.thumbnail for look in in_threads(look_at, files, title="thumbnails")])
+    return standardize([look.thumbnail for look in in_threads(look_at, files, title="thumbnails")])
 
 
 def imagehash_vectors(files: list[Path]) -> numpy.ndarray:
     """The 64 bits of imagehash's perceptual hash as ±1/8: a product of 0.75 stands for 8 bits that differ."""
 
     def bits(file: Path) -> numpy.ndarray:
-        with Image.open(file) as picture:
-            picture.draft("RGB", (32, 32))
-            return imagehash.phash(picture).hash.ravel()
+        with Image.open(file) as image:
+            image.draft("RGB", (32, 32))
+            return imagehash.phash(image).hash.ravel()
 
     return numpy.array(in_threads(bits, files, title="imagehash"), dtype=numpy.float32) / 4 - 1 / 8
 
 
-def trim(picture: Image.Image, share: float) -> Image.Image:
-    """The picture without that share of its width and height on each side."""
-    x, y = round(share * picture.width), round(share * picture.height)
-    return picture.crop((x, y, picture.width - x, picture.height - y))
+def trim(image: Image.Image, share: float) -> Image.Image:
+    """The image without that share of its width and height on each side."""
+    x, y = round(share * image.width), round(share * image.height)
+    return image.crop((x, y, image.width - x, image.height - y))
 
 
 # ---------------------------------------------------------------------------------------- table
@@ -200,9 +200,9 @@ def table() -> str:
     """The JSON file as Markdown."""
     content = json.loads((RESULTS / "audit_speed.json").read_text(encoding="utf-8"))
     lines = [
-        "| pictures | work | pictures a second | times as fast (lowest to highest) | processor time a picture |",
+        "| images | work | images a second | times as fast (lowest to highest) | processor time an image |",
         "|---|---|---|---|---|",
-        *(row(content, pictures, name) for pictures in ("as they are", "mosaics") for name in WAYS),
+        *(row(content, images, name) for images in ("as they are", "mosaics") for name in WAYS),
         "",
         *copies_lines(content),
         "",
@@ -213,12 +213,12 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def row(content: dict, pictures: str, name: str) -> str:
-    """One way of going through one kind of pictures."""
-    all_ways, way = content[pictures], content[pictures][name]
+def row(content: dict, images: str, name: str) -> str:
+    """One way of going through one kind of images."""
+    all_ways, way = content[images], content[images][name]
     return (
-        f"| `{content['data']}` {pictures}: {all_ways['pictures']:,} of {all_ways['kilobytes_per_picture']:,.0f} kB "
-        f"| {name} | {speed_cells(way)} | {way['processor_milliseconds_per_picture']:.2f} ms |"
+        f"| `{content['data']}` {images}: {all_ways['images']:,} of {all_ways['kilobytes_per_image']:,.0f} kB "
+        f"| {name} | {speed_cells(way)} | {way['processor_milliseconds_per_image']:.2f} ms |"
     )
 
 
@@ -230,7 +230,7 @@ def copies_lines(content: dict) -> list[str]:
         "altered copies recognised": [head for name, head in heads.items() if name in content],
         "---": ["---"] * len(methods),
         **{name: [f"{method[name]['recognised']:.1%}" for method in methods] for name in ALTERATIONS},
-        "pairs of the unaltered pictures that count as copies": [str(m["pairs_above_limit"]) for m in methods],
+        "pairs of the unaltered images that count as copies": [str(m["pairs_above_limit"]) for m in methods],
     }
     return [f"| {' | '.join([name, *cells])} |" for name, cells in rows.items()]
 

@@ -3,9 +3,9 @@
 python -m benchmarks.decoding --data photos --weights FILE
 python -m benchmarks.decoding --table        only write the table anew from the JSON file
 
-Each way takes a file to a normalised tensor (3, 224, 224). Speed: on the pictures as they are and on 12-megapixel
+Each way takes a file to a normalized tensor (3, 224, 224). Speed: on the images as they are and on 12-megapixel
 mosaics of them, in the process itself and with two workers. Accuracy: the recipe of a linear head on a frozen
-SqueezeNet, plain view, for several seeds, with every picture prepared in that way.
+SqueezeNet, plain view, for several seeds, with every image prepared in that way.
 """
 
 import argparse
@@ -18,16 +18,16 @@ from pathlib import Path
 
 import PIL
 import torch
+from helpers.images import cores
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets.folder import default_loader
 from torchvision.io import ImageReadMode, decode_image, decode_jpeg, read_file
 
-from helpers.data import IMAGENET_MEAN, IMAGENET_STD, PictureDataset, eval_transform, load_splits
+from helpers.data import IMAGENET_MEAN, IMAGENET_STD, ImageDataset, eval_transform, load_splits
 from helpers.features import forward
 from helpers.models import freeze_base_layers, load_backbone, replace_head, split_model
-from helpers.pictures import cores
 from helpers.quantization import one_thread
 from helpers.runs import TRANSFER_RECIPES, write_json
 from helpers.settings import Setting, best_device, choose_setting, environment
@@ -55,21 +55,21 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--weights", help="a file with SqueezeNet's weights, else they are downloaded")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=600, help="how many of them are timed")
+    parser.add_argument("--images", type=int, default=600, help="how many of them are timed")
     parser.add_argument("--mosaics", type=int, default=12)
     parser.add_argument("--table", action="store_true")
     return parser.parse_args()
 
 
 def measure(options: argparse.Namespace) -> None:
-    """All measurements of the pictures of one setting, as one JSON file."""
+    """All measurements of the images of one setting, as one JSON file."""
     setting = choose_setting(options.data, backbone="squeezenet1_1", weights=options.weights)
     splits = load_splits(setting)
     files = [path for part in (splits.train, splits.validation, splits.test) for path, _ in part]
     about = environment() | {"cores": cores(), "pillow": PIL.__version__}
     content = {"date": date.today().isoformat(), "environment": about, "data": splits.name}
     with tempfile.TemporaryDirectory() as folder:
-        some = files[:: max(1, len(files) // options.pictures)]
+        some = files[:: max(1, len(files) // options.images)]
         content["as they are"] = measure_speed(some, rounds=options.rounds)
         mosaics = make_mosaics(files, Path(folder), count=options.mosaics)
         content["mosaics"] = measure_speed(mosaics, rounds=options.rounds)
@@ -80,51 +80,51 @@ def measure(options: argparse.Namespace) -> None:
 # ------------------------------------------------------------------------------------- the ways
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     """Pairs of (path, label) as pairs of (tensor, label), by any loader and transform."""
 
-    def __init__(self, pictures: list[tuple[Path, int]], load: Callable, transform: Callable):
-        self.pictures, self.load, self.transform = pictures, load, transform
+    def __init__(self, images: list[tuple[Path, int]], load: Callable, transform: Callable):
+        self.images, self.load, self.transform = images, load, transform
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path, label = self.pictures[index]
+        path, label = self.images[index]
         return self.transform(self.load(path)), label
 
 
-def tutorials_dataset(pictures: list) -> Dataset:
+def tutorials_dataset(images: list) -> Dataset:
     """What torchvision's ImageFolder does, with the transforms of most tutorials."""
     steps = [transforms.Resize(SIZE), transforms.CenterCrop(SIZE), transforms.ToTensor()]
-    return Pictures(
-        pictures, default_loader, transforms.Compose([*steps, transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    return Images(
+        images, default_loader, transforms.Compose([*steps, transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
     )
 
 
-def course_dataset(pictures: list) -> Dataset:
+def course_dataset(images: list) -> Dataset:
     """What the course does."""
-    return PictureDataset(pictures, eval_transform(SIZE), size=SIZE)
+    return ImageDataset(images, eval_transform(SIZE), size=SIZE)
 
 
-def tensor_dataset(pictures: list) -> Dataset:
+def tensor_dataset(images: list) -> Dataset:
     """torchvision's own decoder, and its transforms on the tensor of bytes that it gives."""
     decode = partial(decode_image, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-    return Pictures(pictures, decode, eval_transform(SIZE))
+    return Images(images, decode, eval_transform(SIZE))
 
 
-def cpu_batches(dataset: Callable, pictures: list, workers: int) -> DataLoader:
-    """Batches of (pictures, labels) of a dataset made of (path, label) pairs."""
-    return DataLoader(dataset(pictures), 32, num_workers=workers)
+def cpu_batches(dataset: Callable, images: list, workers: int) -> DataLoader:
+    """Batches of (images, labels) of a dataset made of (path, label) pairs."""
+    return DataLoader(dataset(images), 32, num_workers=workers)
 
 
-def cuda_batches(pictures: list, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def cuda_batches(images: list, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Decoded by nvJPEG, a batch at once, and transformed on the card; there is no use for workers."""
     transform = eval_transform(SIZE)
-    for start in range(0, len(pictures), 32):
-        batch = pictures[start : start + 32]
+    for start in range(0, len(images), 32):
+        batch = images[start : start + 32]
         decoded = decode_jpeg([read_file(str(path)) for path, _ in batch], ImageReadMode.RGB, device="cuda")
-        yield torch.stack([transform(picture) for picture in decoded]), torch.tensor([label for _, label in batch])
+        yield torch.stack([transform(image) for image in decoded]), torch.tensor([label for _, label in batch])
 
 
 WAYS: dict[str, Callable] = {
@@ -141,18 +141,17 @@ if torch.cuda.is_available():
 
 def measure_speed(files: list[Path], *, rounds: int) -> dict:
     """How fast each way is, without and with workers."""
-    pictures = [(file, 0) for file in files]
+    images = [(file, 0) for file in files]
     works = {
-        workers: {name: partial(go_through, way, pictures, workers) for name, way in WAYS.items()}
-        for workers in WORKERS
+        workers: {name: partial(go_through, way, images, workers) for name, way in WAYS.items()} for workers in WORKERS
     }
     return {str(workers): take_turns(works[workers], files, rounds=rounds) for workers in WORKERS}
 
 
-def go_through(way: Callable, pictures: list, workers: int) -> None:
+def go_through(way: Callable, images: list, workers: int) -> None:
     """Make every batch, one after the other; torch computes in one thread."""
     with one_thread():
-        assert sum(len(labels) for _, labels in way(pictures, workers)) == len(pictures)
+        assert sum(len(labels) for _, labels in way(images, workers)) == len(images)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
@@ -161,7 +160,7 @@ def go_through(way: Callable, pictures: list, workers: int) -> None:
 
 
 def measure_accuracy(setting: Setting, *, seeds: list[int]) -> dict:
-    """For each way the test accuracy of each seed: a linear head on the features of pictures prepared in that way."""
+    """For each way the test accuracy of each seed: a linear head on the features of images prepared in that way."""
     result = {name: [] for name in WAYS}
     for name, way in WAYS.items():
         features = extract(way, setting)
@@ -172,20 +171,20 @@ def measure_accuracy(setting: Setting, *, seeds: list[int]) -> dict:
 
 
 def split_network(setting: Setting, classes: int) -> tuple:
-    """The frozen trunk and a new linear head."""
+    """The frozen base and a new linear head."""
     return split_model(freeze_base_layers(replace_head(load_backbone(setting.backbone, setting.weights), classes)))
 
 
 def extract(way: Callable, setting: Setting) -> dict[Path, Tensor]:
-    """The features of every picture, by its path."""
+    """The features of every image, by its path."""
     splits = load_splits(setting)
-    pictures = [*splits.train, *splits.validation, *splits.test]
-    trunk, _ = split_network(setting, len(splits.classes))
+    images = [*splits.train, *splits.validation, *splits.test]
+    base, _ = split_network(setting, len(splits.classes))
     device = best_device()
-    trunk = trunk.to(device, memory_format=torch.channels_last).eval()
+    base = base.to(device, memory_format=torch.channels_last).eval()
     options = {"views": ("plain",), "precision": "float32", "device": device}
-    batches = [forward(trunk, batch, **options) for batch, _ in way(pictures, WORKERS[-1])]
-    return dict(zip((path for path, _ in pictures), torch.cat(batches)[:, 0], strict=True))
+    batches = [forward(base, batch, **options) for batch, _ in way(images, WORKERS[-1])]
+    return dict(zip((path for path, _ in images), torch.cat(batches)[:, 0], strict=True))
 
 
 def test_accuracy(features: dict[Path, Tensor], setting: Setting, *, seed: int) -> float:
@@ -200,9 +199,9 @@ def test_accuracy(features: dict[Path, Tensor], setting: Setting, *, seed: int) 
     return evaluate(head, test, precision="float32").accuracy
 
 
-def head_loader(pictures: list, features: dict[Path, Tensor]) -> DataLoader:
+def head_loader(images: list, features: dict[Path, Tensor]) -> DataLoader:
     """Shuffled batches of (features, labels)."""
-    rows, labels = torch.stack([features[path] for path, _ in pictures]), torch.tensor([label for _, label in pictures])
+    rows, labels = torch.stack([features[path] for path, _ in images]), torch.tensor([label for _, label in images])
     return DataLoader(TensorDataset(rows, labels), 64, shuffle=True, generator=torch.Generator())
 
 
@@ -213,11 +212,11 @@ def table() -> str:
     """The JSON file as Markdown."""
     content = json.loads((RESULTS / "decoding.json").read_text(encoding="utf-8"))
     about, names = content["environment"], [name for name in content["accuracy"] if name != "seeds"]
-    kinds = [(pictures, workers) for pictures in ("as they are", "mosaics") for workers in content["mosaics"]]
+    kinds = [(images, workers) for images in ("as they are", "mosaics") for workers in content["mosaics"]]
     lines = [
-        "| pictures | workers | way | pictures a second | times as fast (lowest to highest) |",
+        "| images | workers | way | images a second | times as fast (lowest to highest) |",
         "|---|---|---|---|---|",
-        *(speed_row(content, pictures, workers, name) for pictures, workers in kinds for name in names),
+        *(speed_row(content, images, workers, name) for images, workers in kinds for name in names),
         "",
         "| way | seeds | test accuracy ± deviation (lowest to highest) |",
         "|---|---|---|",
@@ -231,11 +230,11 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def speed_row(content: dict, pictures: str, workers: str, name: str) -> str:
-    """One way through one kind of pictures."""
-    ways = content[pictures][workers]
-    size = f"{ways['pictures']:,} of {ways['kilobytes_per_picture']:,.0f} kB"
-    return f"| `{content['data']}` {pictures}: {size} | {workers} | {name} | {speed_cells(ways[name])} |"
+def speed_row(content: dict, images: str, workers: str, name: str) -> str:
+    """One way through one kind of images."""
+    ways = content[images][workers]
+    size = f"{ways['images']:,} of {ways['kilobytes_per_image']:,.0f} kB"
+    return f"| `{content['data']}` {images}: {size} | {workers} | {name} | {speed_cells(ways[name])} |"
 
 
 def accuracy_row(content: dict, name: str) -> str:

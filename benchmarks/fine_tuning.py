@@ -18,7 +18,7 @@ from helpers.runs import PLAIN, TRANSFER_RECIPES, Run, train_transfer, write_jso
 from helpers.settings import Setting, choose_setting, environment
 from helpers.training import KEEP, evaluate, fit, learning_rates_by_block
 
-from .pages import RESULTS, accuracy_cell, parser_of_settings, pictures_cell, results_table, write_table
+from .pages import RESULTS, accuracy_cell, images_cell, parser_of_settings, results_table, write_table
 
 STAGES = {"frozen_head": "head on a frozen base", "fine_tuned": "then fine-tuned"}
 
@@ -93,7 +93,7 @@ def fine_tune(run: Run, splits: Splits, options: argparse.Namespace, *, last_blo
 def table() -> str:
     """All JSON files of this benchmark as Markdown: a row for each stage."""
     header = (
-        "| pictures | network | stage | seeds | test accuracy ± deviation (lowest to highest) | log loss "
+        "| images | network | stage | seeds | test accuracy ± deviation (lowest to highest) | log loss "
         "| trained parameters | epochs | training time, median |"
     )
     return results_table("fine_tuning_*.json", header, row, tuple(STAGES))
@@ -106,7 +106,7 @@ def row(runs: list[dict], stage: str) -> str:
     unfrozen = f" ({recipe['blocks']} blocks, head {recipe['head_rate']:g}, factor {recipe['factor']:g}"
     unfrozen += f", average {recipe['average']:g}, {recipe['keep']} epoch)" if recipe.get("average") else ")"
     return (
-        f"| {pictures_cell(runs[0]['data'])} | {runs[0]['frozen_head']['backbone']} "
+        f"| {images_cell(runs[0]['data'])} | {runs[0]['frozen_head']['backbone']} "
         f"| {STAGES[stage]}{unfrozen if stage == 'fine_tuned' else ''} "
         f"| {', '.join(str(run['seed']) for run in runs)} "
         f"| {accuracy_cell([result['test_accuracy'] for result in results], mark='**')} "

@@ -49,8 +49,8 @@ def results_table(
     return "\n".join([header, rule, *rows, "", *notes, ""])
 
 
-def pictures_cell(data: dict) -> str:
-    """Which pictures, and how many in each split."""
+def images_cell(data: dict) -> str:
+    """Which images, and how many in each split."""
     return f"`{data['name']}`: {data['train']:,} / {data['validation']:,} / {data['test']:,}"
 
 

@@ -5,7 +5,7 @@ python -m benchmarks.recipes --data photos --backbone squeezenet1_1 --weights FI
 python -m benchmarks.recipes --only 7 9      only some rows of the table, counted from 0; the others stay as they were
 python -m benchmarks.recipes --table        only write the table anew from the JSON files
 
-A choice is made on the validation pictures; the test accuracy stands beside it. Both are those of the answers that the
+A choice is made on the validation images; the test accuracy stands beside it. Both are those of the answers that the
 recipe gives, averaged over two views where it asks about two. Seconds are those of the features and the training of the
 head with the first seed. The other seeds find most features there: only the splits differ.
 """
@@ -35,20 +35,20 @@ from helpers.training import evaluate
 from .pages import RESULTS, note, parser_of_settings, write_table
 
 MIDDLE = "linear head, all views, only the middle"
-IN_8_BITS = "the course's choice, the trunk in 8 bits"
+IN_8_BITS = "the course's choice, the base in 8 bits"
 CHOSEN = " (the course's choice)"
 
 
 def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
-    """What is compared, by name: the recipe, the pictures' side in pixels, the precision."""
+    """What is compared, by name: the recipe, the images' side in pixels, the precision."""
     chosen, size = TRANSFER_RECIPES[setting.backbone], setting.transfer_size
     full = 3e-4 if setting.backbone.startswith("vgg16") else 3e-3
     all_views = TransferRecipe("linear", ALL, 3e-3)
     candidates = {
         "the published classifier, its last layer new": TransferRecipe("full", PLAIN, full),
-        "the published classifier, flipped pictures too": TransferRecipe("full", MIRRORED, full),
+        "the published classifier, flipped images too": TransferRecipe("full", MIRRORED, full),
         "linear head on averages and maxima": TransferRecipe("linear", PLAIN, 3e-3),
-        "linear head, flipped pictures too": TransferRecipe("linear", MIRRORED, 3e-3),
+        "linear head, flipped images too": TransferRecipe("linear", MIRRORED, 3e-3),
         "linear head, all views: flipped and zoomed too": all_views,
         "linear head, all views, two answers averaged": replace(all_views, test_views=MIRRORED),
     }
@@ -104,22 +104,22 @@ def measure_seed(setting: Setting, seed: int, stores: Path, only: list[int] | No
 
 
 def transform_of(name: str) -> Callable[[int], v2.Transform]:
-    """How pictures are made square: squeezed as in the course, or, for comparison, the middle cut out."""
+    """How images are made square: squeezed as in the course, or, for comparison, the middle cut out."""
     if name != MIDDLE:
         return data.eval_transform
-    return lambda size: v2.Compose([v2.ToImage(), v2.Resize(size), v2.CenterCrop(size), *data.to_normalised()])
+    return lambda size: v2.Compose([v2.ToImage(), v2.Resize(size), v2.CenterCrop(size), *data.to_normalized()])
 
 
 def is_int8(name: str, *_) -> bool:
-    """Whether a recipe's trunk computes in 8 bits; the course itself would measure whether that pays."""
+    """Whether a recipe's base computes in 8 bits; the course itself would measure whether that pays."""
     return name == IN_8_BITS
 
 
 def result(run: Run, splits: Splits, recipe: TransferRecipe, precision: str) -> dict:
     """What one seed of a recipe gave."""
-    trunk, head = split_model(run.model)
+    base, head = split_model(run.model)
     _, loader, _ = make_loaders(splits, run.about["image_size"], augment=False)
-    stored = extract_features(trunk, loader, views=recipe.test_views, precision=precision)
+    stored = extract_features(base, loader, views=recipe.test_views, precision=precision)
     validation = evaluate(head, feature_loader(stored), precision=precision).mean_over(stored.views)
     return {
         "validation_accuracy": validation.accuracy,
@@ -139,9 +139,9 @@ def table() -> str:
 def table_of(runs: list[dict]) -> str:
     """One setting: what was measured, and a row for each recipe."""
     sizes, seeds = runs[0]["data"], ", ".join(str(run["seed"]) for run in runs)
-    pictures = f"{sizes['train']:,} / {sizes['validation']:,} / {sizes['test']:,}"
+    images = f"{sizes['train']:,} / {sizes['validation']:,} / {sizes['test']:,}"
     lines = [
-        f"`{sizes['name']}`, {pictures} pictures, {runs[0]['backbone']}, seeds {seeds}:",
+        f"`{sizes['name']}`, {images} images, {runs[0]['backbone']}, seeds {seeds}:",
         "",
         "| recipe | validation accuracy ± deviation | validation loss | test accuracy ± deviation | seconds |",
         "|---|---|---|---|---|",

@@ -69,11 +69,11 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(command=train_command)
     for command in (both, one):
         add_training_options(command)
-    use = commands.add_parser("predict", help="name the class of pictures, with a trained model")
+    use = commands.add_parser("predict", help="name the class of images, with a trained model")
     use.add_argument("run", metavar="RUN_DIR", type=Path, help="the folder of a training run")
-    use.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
+    use.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     use.set_defaults(command=predict_command)
-    look = commands.add_parser("audit", help="look for damaged, odd and repeated pictures in a folder; change nothing")
+    look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
     look.add_argument("folder", metavar="DIR", type=Path)
     look.add_argument("--out", metavar="FILE", type=Path, help="write all findings as CSV")
     look.set_defaults(command=audit_command)
@@ -98,7 +98,7 @@ def seed_number(text: str) -> int:
 
 
 def prepare(options: argparse.Namespace, default: str):
-    """The setting, printed, its pictures, printed, and the output folder."""
+    """The setting, printed, its images, printed, and the output folder."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
     check_backbone(setting.backbone)
     print(setting)
@@ -124,14 +124,14 @@ def train_command(options: argparse.Namespace) -> None:
     setting, splits, folder = prepare(options, options.recipe)
     run = RECIPES[options.recipe](splits, setting, seed=options.seed, folder=folder)
     print(f"test: {run.test}")
-    print(f"written: {folder}; name pictures with: python -m helpers predict {folder} PICTURE...")
+    print(f"written: {folder}; name images with: python -m helpers predict {folder} IMAGE...")
 
 
 def predict_command(options: argparse.Namespace) -> int:
-    """Print path, class and probability, one line a picture; 1 if some picture could not be read."""
+    """Print path, class and probability, one line an image; 1 if some image could not be read."""
     model, about = load_model(options.run)
     status = 0
-    for path in options.pictures:
+    for path in options.images:
         try:
             name, probability = predict(model, about, path)
             print(f"{path}\t{name}\t{probability:.3f}")
@@ -146,7 +146,7 @@ def audit_command(options: argparse.Namespace) -> None:
         check_new_file(options.out)
     report = audit(options.folder)
     print(report)
-    print(f"{report.seconds:.1f} s, {report.pictures / report.seconds:,.0f} pictures a second")
+    print(f"{report.seconds:.1f} s, {report.images / report.seconds:,.0f} images a second")
     if options.out:
         report.save(options.out)
         print(f"written: {options.out}")

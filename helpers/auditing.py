@@ -1,4 +1,4 @@
-"""The audit of a folder of pictures: what is in it that a learner would rather know before training.
+"""The audit of a folder of images: what is in it that a learner would rather know before training.
 
 It reads and reports. It changes and deletes nothing; the loaders leave out what it calls unreadable.
 """
@@ -17,8 +17,8 @@ import numpy
 from numpy import ndarray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from .data import is_hidden_folder, is_picture_name, list_pictures
-from .pictures import SUFFIXES, decode, in_threads, is_transparent, open_picture
+from .data import is_hidden_folder, is_image_name, list_images
+from .images import SUFFIXES, decode, in_threads, is_transparent, open_image
 from .settings import BadArgument, CourseError, first_line
 from .tables import format_table
 
@@ -41,7 +41,7 @@ KINDS = {
 }
 TINY = 32  # pixels; five halvings, as in VGG16, leave nothing of a shorter side
 SIDE = 16  # pixels of the thumbnails that are compared
-SIMILAR = 0.96  # the correlation of two thumbnails from which they count as one picture
+SIMILAR = 0.96  # the correlation of two thumbnails from which they count as one image
 SPLIT_ORDER = ["test", "validation", "train", "all"]  # of two copies the later is named, which is the one to drop
 
 
@@ -52,7 +52,7 @@ class Finding:
     kind: str
     path: Path
     detail: str
-    other: Path | None = None  # the picture that this one repeats
+    other: Path | None = None  # the image that this one repeats
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Report:
     """What an audit found; prints as a table."""
 
     folder: Path
-    pictures: int  # files looked into
+    images: int  # files looked into
     healthy: int  # of them could be decoded
     without_jfif: int  # of the healthy ones a filter for the letters JFIF would throw away
     findings: list[Finding]
@@ -77,7 +77,7 @@ class Report:
         rows = [[kind, f"{len(of):,}", KINDS[kind], self.describe(of[0])] for kind, of in found.items()]
         table = format_table(["finding", "count", "when loaded", "first example"], rows, left=(0, 2, 3))
         return (
-            f"{self.pictures:,} pictures, {self.healthy:,} of them readable\n"
+            f"{self.images:,} images, {self.healthy:,} of them readable\n"
             f"{table if rows else 'nothing found'}\n"
             f"A filter for the letters JFIF would throw away {self.without_jfif:,} of the readable ones."
         )
@@ -96,7 +96,7 @@ class Report:
         return path.relative_to(self.folder).as_posix().encode("utf-8", "backslashreplace").decode()
 
     def save(self, file: str | Path) -> None:
-        """Write all findings as CSV, whole or not at all: kind, path, detail, and the picture that it repeats."""
+        """Write all findings as CSV, whole or not at all: kind, path, detail, and the image that it repeats."""
         temporary = Path(f"{file}.part")
         try:
             with open(temporary, "w", encoding="utf-8", newline="") as out:
@@ -112,14 +112,14 @@ class Report:
 
 
 def audit(folder: str | Path) -> Report:
-    """Decode every picture in `folder` once and report what is odd about the files and folders in it.
+    """Decode every image in `folder` once and report what is odd about the files and folders in it.
 
     Class folders are found as the loaders find them. Raises BadArgument if there is no such folder.
     """
     start, folder = time.perf_counter(), Path(folder)
     places = {
         path: (split, name)
-        for split, classes in list_pictures(folder).items()
+        for split, classes in list_images(folder).items()
         for name, paths in classes.items()
         for path in paths
     }
@@ -138,8 +138,8 @@ def audit(folder: str | Path) -> Report:
 
 
 def list_others(folder: Path, places: dict) -> tuple[list[Path], list[Finding]]:
-    """Pictures outside the class folders, and a finding for every file and folder that loading ignores."""
-    pictures, findings = [], []
+    """Images outside the class folders, and a finding for every file and folder that loading ignores."""
+    images, findings = [], []
     for place, folders, names in os.walk(folder):
         hidden = [Path(place, name) for name in folders if is_hidden_folder(name)]
         findings += [Finding("hidden folder", path, hidden_detail(path)) for path in hidden]
@@ -147,8 +147,8 @@ def list_others(folder: Path, places: dict) -> tuple[list[Path], list[Finding]]:
         for path in (Path(place, name) for name in names):
             if path not in places:
                 findings.append(Finding("stray file", path, stray_detail(path)))
-                pictures += [path] if is_picture_name(path.name) else []
-    return pictures, findings
+                images += [path] if is_image_name(path.name) else []
+    return images, findings
 
 
 def hidden_detail(folder: Path) -> str:
@@ -159,15 +159,15 @@ def hidden_detail(folder: Path) -> str:
 
 def stray_detail(path: Path) -> str:
     """Why a file is not loaded."""
-    if is_picture_name(path.name):
+    if is_image_name(path.name):
         return "outside the class folders"
     if path.is_file():  # a pipe would be waited for
-        with suppress(Exception), Image.open(path) as picture:  # its first bytes only: it may be huge
-            return f"holds a {picture.format} picture, but is hidden or not named like one"
-    return "not a picture"
+        with suppress(Exception), Image.open(path) as image:  # its first bytes only: it may be huge
+            return f"holds a {image.format} image, but is hidden or not named like one"
+    return "not an image"
 
 
-# ---------------------------------------------------------------------------------- one picture
+# ---------------------------------------------------------------------------------- one image
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,11 @@ class Look:
 
 
 def look_at(path: Path) -> Look:
-    """Decode a picture, small, and note what is odd about it."""
+    """Decode an image, small, and note what is odd about it."""
     try:
-        with open_picture(path) as picture:
-            oddities, jfif = list(find_oddities(picture, path.suffix.lower())), "jfif" in picture.info
-            upright = decode(picture, at_least=2 * SIDE)
+        with open_image(path) as image:
+            oddities, jfif = list(find_oddities(image, path.suffix.lower())), "jfif" in image.info
+            upright = decode(image, at_least=2 * SIDE)
     except CourseError as error:
         return Look(path, [Finding("unreadable", path, why_unreadable(path, error.__cause__))])
     # Shades of grey, 8 bits, row by row.
@@ -193,30 +193,30 @@ def look_at(path: Path) -> Look:
     return Look(path, [Finding(kind, path, detail) for kind, detail in oddities], thumbnail, jfif)
 
 
-def find_oddities(picture: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
-    """(kind, detail) of what is odd about a picture that is opened but not decoded."""
-    width, height = picture.size
+def find_oddities(image: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
+    """(kind, detail) of what is odd about an image that is opened but not decoded."""
+    width, height = image.size
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         yield "enormous", f"{width} × {height} pixels"
     if min(width, height) < TINY:
         yield "tiny", f"{width} × {height} pixels"
     # MPO: several JPEGs in one file, of which the first is used.
-    content = "JPEG" if picture.format == "MPO" else picture.format
+    content = "JPEG" if image.format == "MPO" else image.format
     if content != SUFFIXES[suffix]:
-        yield "wrong extension", f"holds a {content} picture"
-    if colours(picture) != "RGB":
-        yield "converted", colours(picture)
-    if picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
+        yield "wrong extension", f"holds a {content} image"
+    if colours(image) != "RGB":
+        yield "converted", colours(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
         yield "turned", "by its EXIF note"
 
 
-def colours(picture: Image.Image) -> str:
-    """How a picture stores its colours, in words; RGB if that is how it is loaded."""
-    if is_transparent(picture):
+def colours(image: Image.Image) -> str:
+    """How an image stores its colours, in words; RGB if that is how it is loaded."""
+    if is_transparent(image):
         return "transparent, becomes white"
-    if picture.mode.startswith("I") or picture.mode == "F":
+    if image.mode.startswith("I") or image.mode == "F":
         return "more than 8 bits a value"
-    return {"1": "black and white", "L": "grey", "P": "palette"}.get(picture.mode, picture.mode)
+    return {"1": "black and white", "L": "grey", "P": "palette"}.get(image.mode, image.mode)
 
 
 def why_unreadable(path: Path, error: BaseException) -> str:
@@ -230,7 +230,7 @@ def why_unreadable(path: Path, error: BaseException) -> str:
     if path.stat().st_size == 0:
         return "empty"
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture"
+        return "not an image"
     return f"cut short or damaged ({first_line(error)})"
 
 
@@ -238,7 +238,7 @@ def why_unreadable(path: Path, error: BaseException) -> str:
 
 
 def find_copies(looks: list[Look], places: dict) -> list[Finding]:
-    """Exact and near duplicates; each finding names a picture and an earlier one that it repeats."""
+    """Exact and near duplicates; each finding names an image and an earlier one that it repeats."""
     first_of, originals, findings = {}, [], []
     for look, content in zip(looks, contents(looks), strict=True):
         if content in first_of:
@@ -262,7 +262,7 @@ def across(kind: str, place: tuple[str, str] | None, other: tuple[str, str] | No
 
 
 def contents(looks: list[Look]) -> list:
-    """For every picture a key that is equal only for equal files.
+    """For every image a key that is equal only for equal files.
 
     Equal files have equal thumbnails, so only files whose thumbnail is not unique are read again.
     """
@@ -274,13 +274,13 @@ def contents(looks: list[Look]) -> list:
 
 
 def find_similar(thumbnails: list[bytes], *, block: int = 512) -> list[tuple[int, int, float]]:
-    """(index, index of the most similar one before it, correlation) of every picture that repeats an earlier one.
+    """(index, index of the most similar one before it, correlation) of every image that repeats an earlier one.
 
     Two thumbnails are compared by their correlation, which brightness and contrast don't change. It recognises copies
     that were saved again, resized or trimmed by 2%, as the library imagehash does (measured: results/README.md),
-    which would bring SciPy and PyWavelets along. Neither knows a mirrored or a cropped picture again.
+    which would bring SciPy and PyWavelets along. Neither knows a mirrored or a cropped image again.
     """
-    vectors, found = standardise(thumbnails), []
+    vectors, found = standardize(thumbnails), []
     for start in range(0, len(vectors), block):
         rows = vectors[start : start + block]
         correlation = rows @ vectors[: start + len(rows)].T
@@ -293,7 +293,7 @@ def find_similar(thumbnails: list[bytes], *, block: int = 512) -> list[tuple[int
     return found
 
 
-def standardise(thumbnails: list[bytes]) -> ndarray:
+def standardize(thumbnails: list[bytes]) -> ndarray:
     """Thumbnails as float32 rows (count, SIDE × SIDE) of mean 0 and length 1, so that products are correlations."""
     rows = numpy.frombuffer(b"".join(thumbnails), dtype=numpy.uint8).reshape(-1, SIDE * SIDE).astype(numpy.float32)
     rows -= rows.mean(axis=1, keepdims=True)

@@ -28,7 +28,7 @@ NOTES = {nn.MaxPool2d: 8, nn.Dropout: 4}
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one layer makes of one picture, and what that costs."""
+    """What one layer makes of one image, and what that costs."""
 
     name: str  # as in the state dict, such as features.0
     layer: nn.Module
@@ -38,12 +38,12 @@ class LayerCost:
     multiply_adds: int
 
 
-def layer_costs(model: nn.Module, picture_shape: tuple[int, int, int] = (3, 224, 224)) -> list[LayerCost]:
-    """The cost of every layer for one picture (channels, height, width); nothing is run.
+def layer_costs(model: nn.Module, image_shape: tuple[int, int, int] = (3, 224, 224)) -> list[LayerCost]:
+    """The cost of every layer for one image (channels, height, width); nothing is run.
 
     Raises BadArgument if the layers do not follow one another in a line, as those of VGG16 do.
     """
-    costs, shape = [], tuple(picture_shape)
+    costs, shape = [], tuple(image_shape)
     for name, layer in model.named_modules():
         if list(layer.children()):
             continue
@@ -57,7 +57,7 @@ def layer_costs(model: nn.Module, picture_shape: tuple[int, int, int] = (3, 224,
 
 
 def output_shape(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that the layer makes of one picture's `shape`; kernels are square and not dilated."""
+    """The shape that the layer makes of one image's `shape`; kernels are square and not dilated."""
     if isinstance(layer, nn.Linear):
         return (layer.out_features,)
     if isinstance(layer, nn.Flatten):
@@ -77,7 +77,7 @@ def both(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def multiply_adds(layer: nn.Module, output_shape: tuple[int, ...]) -> int:
-    """How often a convolution or linear layer multiplies and adds for one picture; 0 for all other layers."""
+    """How often a convolution or linear layer multiplies and adds for one image; 0 for all other layers."""
     if not isinstance(layer, nn.Conv2d | nn.Linear):
         return 0
     places = prod(output_shape[1:])  # height × width; 1 for a linear layer
@@ -125,13 +125,13 @@ class Memory:
 
 
 def predicted_memory(
-    model: nn.Module, picture_shape: tuple[int, int, int], batch_size: int, *, optimizer: str | None = "adamw"
+    model: nn.Module, image_shape: tuple[int, int, int], batch_size: int, *, optimizer: str | None = "adamw"
 ) -> Memory:
     """Bytes for one batch in float32, from formulas; `optimizer` None means predicting, without gradients.
 
     What PyTorch itself, the system and the convolutions' scratch space take comes on top.
     """
-    costs = layer_costs(model, picture_shape)
+    costs = layer_costs(model, image_shape)
     trained = FLOAT_BYTES * count_parameters(model, trainable_only=True) if optimizer else 0
     kept = kept_bytes(costs) if optimizer else 0
     return Memory(
@@ -143,7 +143,7 @@ def predicted_memory(
 
 
 def kept_bytes(costs: list[LayerCost]) -> int:
-    """Bytes that one picture leaves behind in the forward pass, for the backward pass to use."""
+    """Bytes that one image leaves behind in the forward pass, for the backward pass to use."""
     kept, learning = 0, False
     for cost in costs:
         if not learning and count_parameters(cost.layer, trainable_only=True):
@@ -156,7 +156,7 @@ def kept_bytes(costs: list[LayerCost]) -> int:
 
 
 def working_bytes(costs: list[LayerCost]) -> int:
-    """Bytes for one picture that are in use at once if nothing is kept: input and output of the largest layer."""
+    """Bytes for one image that are in use at once if nothing is kept: input and output of the largest layer."""
     return FLOAT_BYTES * max(prod(c.input_shape) + prod(c.output_shape) for c in costs if not in_place(c.layer))
 
 
@@ -165,8 +165,8 @@ def in_place(layer: nn.Module) -> bool:
     return getattr(layer, "inplace", False)
 
 
-def measured_memory(model: nn.Module, pictures: Tensor, *, optimizer: str = "adamw") -> Memory:
-    """The bytes of the tensors that one real training step on the pictures makes and keeps."""
+def measured_memory(model: nn.Module, images: Tensor, *, optimizer: str = "adamw") -> Memory:
+    """The bytes of the tensors that one real training step on the images makes and keeps."""
     stored = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -174,9 +174,9 @@ def measured_memory(model: nn.Module, pictures: Tensor, *, optimizer: str = "ada
         return tensor
 
     stepper = make_optimizer(model, optimizer, learning_rate=1e-3, weight_decay=0.0)
-    labels = torch.zeros(len(pictures), dtype=torch.int64, device=pictures.device)
+    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     with saved_tensors_hooks(note, lambda tensor: tensor):  # called for all that autograd keeps
-        loss = F.cross_entropy(model.train()(pictures), labels)
+        loss = F.cross_entropy(model.train()(images), labels)
     loss.backward()
     stepper.step()
     for parameter in model.parameters():

@@ -1,4 +1,4 @@
-"""From a folder of pictures to three splits to batches of tensors."""
+"""From a folder of images to three splits to batches of tensors."""
 
 import os
 import random
@@ -13,23 +13,23 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import v2
 
 from .downloads import fetch, find_archive, unpack
-from .pictures import SUFFIXES, cores, decoders, in_threads, is_readable, load_picture
+from .images import SUFFIXES, cores, decoders, in_threads, is_readable, load_image
 from .settings import DOWNLOADS, SAMPLE, BadArgument, Setting
 from .tables import format_table
 
 SPLIT_FOLDERS = {"train": ["train"], "validation": ["val", "validation"], "test": ["test"]}
 # How much of the largest split there is goes to a split that is missing.
 SHARES = {"train": 0.6, "test": 0.2, "validation": 0.2}
-# Mean and standard deviation of ImageNet's pictures, which pretrained networks expect (RGB in [0, 1]).
+# Mean and standard deviation of ImageNet's images, which pretrained networks expect (RGB in [0, 1]).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-# ----------------------------------------------------------------------------- where pictures are
+# ----------------------------------------------------------------------------- where images are
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive of pictures, and where in it they lie."""
+    """A published archive of images, and where in it they lie."""
 
     url: str
     folder: str
@@ -69,7 +69,7 @@ ARCHIVES = {
 
 @dataclass(frozen=True)
 class Splits:
-    """Pictures as (path, label) pairs in three splits; label i is classes[i]."""
+    """Images as (path, label) pairs in three splits; label i is classes[i]."""
 
     name: str
     classes: list[str]
@@ -80,7 +80,7 @@ class Splits:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """How many pictures each split has, by its name."""
+        """How many images each split has, by its name."""
         return {name: len(part) for name, part in self.parts().items()}
 
     def parts(self) -> dict[str, list[tuple[Path, int]]]:
@@ -99,7 +99,7 @@ class Splits:
 
 
 def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
-    """The pictures of a setting in three splits, downloaded first if need be.
+    """The images of a setting in three splits, downloaded first if need be.
 
     A split that the folder lacks is cut from the others at random by `seed`, the same share of every class.
     Raises BadArgument if the folder can't be used, CourseError if a download fails.
@@ -119,24 +119,24 @@ def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
 
 def read_folder(folder: Path, *, name: str, seed: int = 0, split_folders=SPLIT_FOLDERS) -> Splits:
     """Splits from `folder`: split folders with class folders inside, or class folders directly."""
-    files = list_pictures(folder, split_folders=split_folders)
+    files = list_images(folder, split_folders=split_folders)
     found, left_out = keep_readable(files)
     classes = check_classes(found, folder)
     if "all" in found:
         found["train"] = found.pop("all")
     found = cut_missing_splits(found, seed=seed)
-    pictures = {s: [(p, classes.index(c)) for c in classes for p in found[s].get(c, [])] for s in SHARES}
-    check_every_class(pictures, classes, folder)
-    return Splits(name, classes, **pictures, left_out=left_out)
+    images = {s: [(p, classes.index(c)) for c in classes for p in found[s].get(c, [])] for s in SHARES}
+    check_every_class(images, classes, folder)
+    return Splits(name, classes, **images, left_out=left_out)
 
 
-def list_pictures(folder: Path, *, split_folders=SPLIT_FOLDERS) -> dict[str, dict[str, list[Path]]]:
-    """The files named like pictures, by split and class; the only split is "all" where there are no split folders."""
+def list_images(folder: Path, *, split_folders=SPLIT_FOLDERS) -> dict[str, dict[str, list[Path]]]:
+    """The files named like images, by split and class; the only split is "all" where there are no split folders."""
     if not folder.is_dir():
         raise BadArgument(f"There is no folder {folder}.")
     parts = {s: folder / n for s, names in split_folders.items() for n in names if (folder / n).is_dir()}
     return {
-        split: {child.name: class_pictures(child) for child in sorted(part.iterdir()) if is_class_folder(child)}
+        split: {child.name: class_images(child) for child in sorted(part.iterdir()) if is_class_folder(child)}
         for split, part in (parts or {"all": folder}).items()
     }
 
@@ -151,24 +151,24 @@ def is_hidden_folder(name: str) -> bool:
     return name[0] in "._"
 
 
-def class_pictures(folder: Path) -> list[Path]:
-    """The files in a class folder, at any depth, that are named like pictures; nothing hidden."""
+def class_images(folder: Path) -> list[Path]:
+    """The files in a class folder, at any depth, that are named like images; nothing hidden."""
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden_folder(name)]  # the others are not entered
-        found += [Path(place, name) for name in names if is_picture_name(name)]
+        found += [Path(place, name) for name in names if is_image_name(name)]
     return sorted(found)
 
 
-def is_picture_name(name: str) -> bool:
-    """True if a visible file of this name should be a picture."""
+def is_image_name(name: str) -> bool:
+    """True if a visible file of this name should be an image."""
     return os.path.splitext(name)[1].lower() in SUFFIXES and name[0] != "."
 
 
 def keep_readable(files: dict[str, dict[str, list[Path]]]) -> tuple[dict[str, dict[str, list[Path]]], list[Path]]:
     """The same without the files that can't be decoded, and those files."""
     every = [path for part in files.values() for paths in part.values() for path in paths]
-    answers = dict(zip(every, in_threads(is_readable, every, title="checking pictures"), strict=True))
+    answers = dict(zip(every, in_threads(is_readable, every, title="checking images"), strict=True))
     kept = {
         split: {name: [path for path in paths if answers[path]] for name, paths in part.items()}
         for split, part in files.items()
@@ -182,7 +182,7 @@ def check_classes(found: dict[str, dict[str, list]], folder: Path) -> list[str]:
     if len(classes) < 2:
         raise BadArgument(
             f"{folder} has {len(classes)} class folders ({', '.join(classes) or 'none'}); at least two are needed: "
-            "one folder of pictures for each class, directly or inside train, val and test."
+            "one folder of images for each class, directly or inside train, val and test."
         )
     return classes
 
@@ -202,29 +202,29 @@ def cut_missing_splits(found: dict[str, dict[str, list]], *, seed: int) -> dict[
     return found
 
 
-def check_every_class(pictures: dict[str, list], classes: list[str], folder: Path) -> None:
-    """Raise BadArgument if some class has no picture in some split."""
-    for split, part in pictures.items():
+def check_every_class(images: dict[str, list], classes: list[str], folder: Path) -> None:
+    """Raise BadArgument if some class has no image in some split."""
+    for split, part in images.items():
         counts = [sum(label == i for _, label in part) for i in range(len(classes))]
         if 0 in counts:
             name = classes[counts.index(0)]
-            total = sum(label == classes.index(name) for part in pictures.values() for _, label in part)
+            total = sum(label == classes.index(name) for part in images.values() for _, label in part)
             raise BadArgument(
-                f"Class {name!r} in {folder} has {total} readable pictures and none for the split {split}; "
+                f"Class {name!r} in {folder} has {total} readable images and none for the split {split}; "
                 "every class needs at least three, one for each of train, validation and test."
             )
 
 
-# ----------------------------------------------------------------------------- picture to tensor
+# ----------------------------------------------------------------------------- image to tensor
 
 
 def eval_transform(size: int) -> v2.Transform:
-    """Picture to normalised tensor (3, size, size): the whole of it, squeezed to a square if it is none.
+    """Image to normalized tensor (3, size, size): the whole of it, squeezed to a square if it is none.
 
     Most programs cut out the middle instead, and lose what stands beside it (measured: results/README.md). It is a
     tensor before it is resized: PyTorch resizes it faster than Pillow, to within one of 255 levels.
     """
-    return v2.Compose([v2.ToImage(), v2.Resize((size, size)), *to_normalised()])
+    return v2.Compose([v2.ToImage(), v2.Resize((size, size)), *to_normalized()])
 
 
 def train_transform(size: int) -> v2.Transform:
@@ -235,50 +235,50 @@ def train_transform(size: int) -> v2.Transform:
         v2.RandomHorizontalFlip(),
         v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
         v2.ToImage(),
-        *to_normalised(),
+        *to_normalized(),
     ])  # fmt: skip
 
 
-def to_square(picture: Image.Image) -> Image.Image:
-    """The whole picture, its longer side squeezed to the shorter one."""
-    side = min(picture.size)
-    return picture if picture.width == picture.height else picture.resize((side, side), Image.Resampling.BILINEAR)
+def to_square(image: Image.Image) -> Image.Image:
+    """The whole image, its longer side squeezed to the shorter one."""
+    side = min(image.size)
+    return image if image.width == image.height else image.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def to_normalised() -> list[v2.Transform]:
+def to_normalized() -> list[v2.Transform]:
     """A tensor of 8-bit RGB to float32 in [0, 1], then ImageNet's mean taken off and divided by its deviation."""
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD, inplace=True)]
 
 
-def denormalise(tensor: Tensor) -> Tensor:
+def denormalize(tensor: Tensor) -> Tensor:
     """Undo the normalisation of a tensor (…, 3, height, width), for showing it: values in [0, 1]."""
     mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
     return (tensor.cpu() * std + mean).clamp(0, 1)
 
 
-class PictureDataset(Dataset):
+class ImageDataset(Dataset):
     """Pairs of (path, label) as pairs of (tensor, label)."""
 
-    def __init__(self, pictures: list[tuple[Path, int]], transform: v2.Transform, *, size: int):
-        self.pictures, self.transform, self.size = pictures, transform, size
+    def __init__(self, images: list[tuple[Path, int]], transform: v2.Transform, *, size: int):
+        self.images, self.transform, self.size = images, transform, size
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path, label = self.pictures[index]
+        path, label = self.images[index]
         return self.transform(self.load(path)), label
 
     def load(self, path: Path) -> Image.Image:
-        """The picture in a file, of which a random crop still has enough pixels to be seldom enlarged."""
-        return load_picture(path, at_least=round(1.3 * self.size))
+        """The image in a file, of which a random crop still has enough pixels to be seldom enlarged."""
+        return load_image(path, at_least=round(1.3 * self.size))
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
         """A whole batch, as DataLoader asks for it: files are decoded in threads, unless this is a worker process.
 
-        The transform goes through the pictures in their order, because its random numbers come in that of the seed.
+        The transform goes through the images in their order, because its random numbers come in that of the seed.
         """
-        paths, labels = zip(*(self.pictures[index] for index in indices), strict=True)
+        paths, labels = zip(*(self.images[index] for index in indices), strict=True)
         decoded = map(self.load, paths) if get_worker_info() else decoders().map(self.load, paths)
         return list(zip(map(self.transform, decoded), labels, strict=True))
 
@@ -292,15 +292,15 @@ def make_loaders(
     seed: int = 0,
     workers: int | None = None,
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
-    """Loaders of (pictures, labels) batches for train, validation and test.
+    """Loaders of (images, labels) batches for train, validation and test.
 
     Batches are float32 (batch, 3, size, size) and int64 (batch,). Only train is shuffled, by `seed`, and augmented.
-    `batch_size` is 32 by default, or 16 for fewer than 1,000 pictures: an epoch of large batches has too few steps.
+    `batch_size` is 32 by default, or 16 for fewer than 1,000 images: an epoch of large batches has too few steps.
     `workers`: processes that decode, by default as `default_workers` says.
     """
     batch_size = batch_size or (16 if len(splits.train) < 1000 else 32)
-    train = PictureDataset(splits.train, train_transform(size) if augment else eval_transform(size), size=size)
-    others = [PictureDataset(part, eval_transform(size), size=size) for part in (splits.validation, splits.test)]
+    train = ImageDataset(splits.train, train_transform(size) if augment else eval_transform(size), size=size)
+    others = [ImageDataset(part, eval_transform(size), size=size) for part in (splits.validation, splits.test)]
     options = {"num_workers": default_workers(len(splits.train)) if workers is None else workers}
     options |= {"pin_memory": torch.cuda.is_available()}
     shuffled = {"shuffle": True, "generator": torch.Generator().manual_seed(seed)}
@@ -310,12 +310,12 @@ def make_loaders(
     )
 
 
-def default_workers(pictures: int) -> int:
-    """Processes that decode pictures while a GPU computes: none for small data, or where processes start slowly.
+def default_workers(images: int) -> int:
+    """Processes that decode images while a GPU computes: none for small data, or where processes start slowly.
 
-    Without a GPU there are none: `PictureDataset` decodes in threads, and both need the same cores.
+    Without a GPU there are none: `ImageDataset` decodes in threads, and both need the same cores.
     """
     # On Windows and macOS each worker starts Python anew, and in a notebook it may never come up.
-    if sys.platform != "linux" or pictures < 1000 or not torch.cuda.is_available():
+    if sys.platform != "linux" or images < 1000 or not torch.cuda.is_available():
         return 0
     return min(8, cores())

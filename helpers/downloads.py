@@ -465,7 +465,7 @@ def check_entries(zipped: zipfile.ZipFile, *, size: int) -> None:
     if sum(entry.compress_size for entry in entries) > size:
         raise Unusable("its entries are larger than the file")
     total = sum(entry.file_size for entry in entries)
-    # Pictures shrink little in an archive. What grows a hundredfold is made to fill a disk.
+    # Images shrink little in an archive. What grows a hundredfold is made to fill a disk.
     if total > max(100 * size, 100_000_000):
         raise Unusable(f"it would grow from {size:,} to {total:,} bytes")
 

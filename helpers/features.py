@@ -1,4 +1,4 @@
-"""What a frozen trunk says about each picture: computed once, kept on disk, read back in seconds."""
+"""What a frozen base says about each image: computed once, kept on disk, read back in seconds."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -16,62 +16,62 @@ from tqdm import tqdm
 
 from .data import default_workers
 from .downloads import only_one
+from .images import register_formats, stream
 from .models import fingerprint
-from .pictures import register_formats, stream
 from .precision import autocast, choose_precision, to_device
 from .quantization import int8_pays, quantize
 from .settings import COURSE_ROOT, BadArgument, CourseError, best_device, first_line
 
 FEATURES = COURSE_ROOT / "data" / "features"  # may be deleted at any time: it is computed anew
-BATCH = {"thread": 8, "all threads": 32, "gpu": 128}  # pictures at once, at most
-DIGITS = 32  # of a picture's digest
+BATCH = {"thread": 8, "all threads": 32, "gpu": 128}  # images at once, at most
+DIGITS = 32  # of an image's digest
 HALF_MAX = torch.finfo(torch.float16).max
 # What CUDA, MPS, cuDNN (two ways) and the CPU (two ways) say when memory ends.
 OUT_OF_MEMORY = (
     "out of memory", "ALLOC_FAILED", "unable to find an engine", "can't allocate memory", "not enough memory",
 )  # fmt: skip
 
-# Each view is another look at the same picture, made from the batch (n, 3, height, width) that was decoded once.
+# Each view is another look at the same image, made from the batch (n, 3, height, width) that was decoded once.
 VIEWS = {
-    "plain": lambda pictures: pictures,
-    "flip": lambda pictures: pictures.flip(-1),
-    "zoom": lambda pictures: zoom(pictures),
-    "zoom-flip": lambda pictures: zoom(pictures).flip(-1),
+    "plain": lambda images: images,
+    "flip": lambda images: images.flip(-1),
+    "zoom": lambda images: zoom(images),
+    "zoom-flip": lambda images: zoom(images).flip(-1),
 }
 
 
-def zoom(pictures: Tensor) -> Tensor:
-    """The middle of each picture, 4/5 of its height and width, enlarged to full size."""
-    height, width = pictures.shape[-2:]
-    middle = pictures[..., height // 10 : height - height // 10, width // 10 : width - width // 10]
+def zoom(images: Tensor) -> Tensor:
+    """The middle of each image, 4/5 of its height and width, enlarged to full size."""
+    height, width = images.shape[-2:]
+    middle = images[..., height // 10 : height - height // 10, width // 10 : width - width // 10]
     return F.interpolate(middle, size=(height, width), mode="bilinear")
 
 
 @dataclass(frozen=True)
 class Features(Dataset):
-    """The stored features of some pictures; an item is (feature, label), for one index or for a list of them."""
+    """The stored features of some images; an item is (feature, label), for one index or for a list of them."""
 
-    stored: numpy.ndarray  # (stored pictures, views, *shape of a feature), memory-mapped
-    rows: Tensor  # (pictures,): where each picture stands in `stored`
-    labels: Tensor  # (pictures,), int64
+    stored: numpy.ndarray  # (stored images, views, *shape of a feature), memory-mapped
+    rows: Tensor  # (images,): where each image stands in `stored`
+    labels: Tensor  # (images,), int64
 
     @property
     def views(self) -> int:
-        """How many views of each picture there are."""
+        """How many views of each image there are."""
         return self.stored.shape[1]
 
     def __len__(self) -> int:
-        """Every view of every picture counts, the first view of all pictures first."""
+        """Every view of every image counts, the first view of all images first."""
         return len(self.rows) * self.views
 
     def __getitem__(self, index) -> tuple[Tensor, Tensor]:
-        view, picture = divmod(torch.as_tensor(index).numpy(), len(self.rows))
-        feature = self.stored[self.rows.numpy()[picture], view]
-        return torch.from_numpy(numpy.array(feature, dtype=numpy.float32)), self.labels[picture]
+        view, image = divmod(torch.as_tensor(index).numpy(), len(self.rows))
+        feature = self.stored[self.rows.numpy()[image], view]
+        return torch.from_numpy(numpy.array(feature, dtype=numpy.float32)), self.labels[image]
 
 
 def extract_features(
-    trunk: nn.Module,
+    base: nn.Module,
     loader: DataLoader,
     *,
     views: tuple[str, ...] = ("plain",),
@@ -80,13 +80,13 @@ def extract_features(
     folder: Path | None = None,
     report=print,
 ) -> Features:
-    """The trunk's output for every picture of the loader, in the order of its dataset; stored in `folder`.
+    """The base's output for every image of the loader, in the order of its dataset; stored in `folder`.
 
-    A picture is found again by its content, so one that was seen before, under any name, is not computed again,
+    An image is found again by its content, so one that was seen before, under any name, is not computed again,
     and a changed one is. Other weights, layers, preprocessing, views or precision are stored apart. A run that
     was stopped goes on where it was; a second process waits and then finds the work done.
     `views`: names from VIEWS. `precision`: "float32" is exact; "fast" is bfloat16 or float16 where that is faster, and
-    8 bits where a heavy trunk gains by them on a CPU (see `quantization`). The features are kept as float16 after a
+    8 bits where a heavy base gains by them on a CPU (see `quantization`). The features are kept as float16 after a
     fast pass, else as float32; memory does not grow with their number.
     Raises BadArgument for a wrong option or a loader that augments, CourseError if the disk can't be written.
     """
@@ -94,25 +94,25 @@ def extract_features(
         raise BadArgument(f"Unknown view {min(unknown)!r}. Choose from: {', '.join(VIEWS)}.")
     check_not_random(loader.dataset)
     folder, device = folder or FEATURES, device or best_device()
-    trunk = trunk.to(device, memory_format=torch.channels_last).eval()
-    dtype = trunk_precision(trunk, loader.dataset, device, precision)
-    digests = [content_digest(path) for path, _ in loader.dataset.pictures]
-    store = Store(folder / store_key(trunk, loader.dataset.transform, views, dtype), half=dtype is not None)
-    network = quantize(trunk) if dtype == torch.int8 else trunk
+    base = base.to(device, memory_format=torch.channels_last).eval()
+    dtype = base_precision(base, loader.dataset, device, precision)
+    digests = [content_digest(path) for path, _ in loader.dataset.images]
+    store = Store(folder / store_key(base, loader.dataset.transform, views, dtype), half=dtype is not None)
+    network = quantize(base) if dtype == torch.int8 else base
     through = Halving(partial(forward, network, views=views, precision=precision, device=device), report)
     try:
         with store.lock():
             missing = store.missing(digests)
             with (
                 closing(compute(through, loader.dataset, list(missing.values()), device)) as batches,
-                tqdm(total=len(missing), desc="features", unit=" pictures", disable=len(missing) < 1000) as bar,
+                tqdm(total=len(missing), desc="features", unit=" images", disable=len(missing) < 1000) as bar,
             ):
                 store.append(list(missing), batches, progress=bar.update)
             stored, row_of = store.read()
     except OSError as error:
         cause = first_line(error)
         raise CourseError(f"Could not keep features in {folder} ({cause}). Make room there.") from error
-    labels = torch.tensor([label for _, label in loader.dataset.pictures])
+    labels = torch.tensor([label for _, label in loader.dataset.images])
     return Features(stored, torch.tensor([row_of[digest] for digest in digests]), labels)
 
 
@@ -132,30 +132,30 @@ def content_digest(path: Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:DIGITS]
 
 
-def store_key(trunk: nn.Module, transform, views: tuple[str, ...], dtype: torch.dtype | None) -> str:
+def store_key(base: nn.Module, transform, views: tuple[str, ...], dtype: torch.dtype | None) -> str:
     """Another key for all that changes a feature: weights, layers, preprocessing, views, precision."""
-    parts = [fingerprint(trunk), repr(trunk), repr(transform), repr(views), repr(dtype)]
+    parts = [fingerprint(base), repr(base), repr(transform), repr(views), repr(dtype)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def check_not_random(dataset: Dataset) -> None:
     """Raise BadArgument if the dataset gives another tensor each time: nothing fixed could be stored."""
     if len(dataset) and not torch.equal(dataset[0][0], dataset[0][0]):
-        raise BadArgument("This loader augments its pictures. Make it with augment=False, and choose `views` instead.")
+        raise BadArgument("This loader augments its images. Make it with augment=False, and choose `views` instead.")
 
 
-def trunk_precision(trunk: nn.Module, dataset: Dataset, device: torch.device, precision: str) -> torch.dtype | None:
-    """As `choose_precision`, but torch.int8 where a CPU is clearly faster so with this trunk."""
+def base_precision(base: nn.Module, dataset: Dataset, device: torch.device, precision: str) -> torch.dtype | None:
+    """As `choose_precision`, but torch.int8 where a CPU is clearly faster so with this base."""
     dtype = choose_precision(device, precision)
     asked = precision == "fast" and device.type == "cpu" and len(dataset)
-    return torch.int8 if asked and int8_pays(trunk, dataset[0][0], autocast(device)) else dtype
+    return torch.int8 if asked and int8_pays(base, dataset[0][0], autocast(device)) else dtype
 
 
 # -------------------------------------------------------------------------------- compute, store
 
 
 def compute(through: Callable, dataset: Dataset, positions: list[int], device: torch.device) -> Iterator[Tensor]:
-    """What `through` makes of the pictures at those positions, batch by batch, in their order."""
+    """What `through` makes of the images at those positions, batch by batch, in their order."""
     return (on_cpu if device.type == "cpu" else on_gpu)(through, dataset, positions)
 
 
@@ -182,8 +182,8 @@ def on_cpu(through: Callable, dataset: Dataset, positions: list[int]) -> Iterato
 def on_gpu(through: Callable, dataset: Dataset, positions: list[int]) -> Iterator[Tensor]:
     """Large batches, decoded by worker processes where they suit the system."""
     options = {"num_workers": default_workers(len(positions)), "pin_memory": torch.cuda.is_available()}
-    for pictures, _ in DataLoader(Subset(dataset, positions), BATCH["gpu"], **options):
-        yield through(pictures)
+    for images, _ in DataLoader(Subset(dataset, positions), BATCH["gpu"], **options):
+        yield through(images)
 
 
 class Halving:
@@ -191,12 +191,12 @@ class Halving:
 
     def __init__(self, work: Callable, report: Callable):
         self.work, self.report = work, report
-        self.most = None  # pictures at once; not known before memory runs out
+        self.most = None  # images at once; not known before memory runs out
 
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         done = []
-        while sum(map(len, done)) < len(pictures):
-            part = pictures[sum(map(len, done)) :][: self.most]
+        while sum(map(len, done)) < len(images):
+            part = images[sum(map(len, done)) :][: self.most]
             try:
                 done.append(self.work(part))
             except RuntimeError as error:
@@ -206,18 +206,18 @@ class Halving:
         return torch.cat(done)
 
     def halve(self, count: int) -> None:
-        """Remember that so many pictures are too many, and say so once."""
+        """Remember that so many images are too many, and say so once."""
         if self.most is None or self.most > count // 2:  # else another thread was first
             self.most = count // 2
-            self.report(f"Out of memory: going on with {self.most} pictures at once.")
+            self.report(f"Out of memory: going on with {self.most} images at once.")
 
 
 @torch.inference_mode()
-def forward(trunk: nn.Module, pictures: Tensor, *, views, precision: str, device: torch.device) -> Tensor:
+def forward(base: nn.Module, images: Tensor, *, views, precision: str, device: torch.device) -> Tensor:
     """The features (n, views, …) of one batch, float32 on the CPU."""
-    pictures = to_device(pictures, device)
+    images = to_device(images, device)
     with autocast(device, precision):
-        return torch.stack([trunk(VIEWS[view](pictures)).float().cpu() for view in views], dim=1)
+        return torch.stack([base(VIEWS[view](images)).float().cpu() for view in views], dim=1)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -226,7 +226,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 class Store:
-    """A folder with rows of features in one growing file, and the digests of their pictures in another.
+    """A folder with rows of features in one growing file, and the digests of their images in another.
 
     A row counts once its digest stands there as a whole line; what a killed process left beyond that is cut off.
     """
@@ -271,7 +271,7 @@ class Store:
             progress(len(array))
 
     def read(self) -> tuple[numpy.ndarray, dict[str, int]]:
-        """The rows, memory-mapped, and where in them each picture stands."""
+        """The rows, memory-mapped, and where in them each image stands."""
         digests = self.digests()
         rows = numpy.memmap(self.row_file, self.dtype, mode="r", shape=(len(digests), *self.shape()))
         return rows, {digest: row for row, digest in enumerate(digests)}

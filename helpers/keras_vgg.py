@@ -22,7 +22,7 @@ def check_choice(setting: Setting, classes: list[str]) -> None:
         )
     if len(classes) != 2:
         raise BadArgument(
-            f"This lesson tells two classes apart, and these pictures have {len(classes)} ({', '.join(classes)}). "
+            f"This lesson tells two classes apart, and these images have {len(classes)} ({', '.join(classes)}). "
             "Choose a folder with two; question 3 of the lesson says what more classes need."
         )
 
@@ -101,8 +101,8 @@ def first_linear_kernel(layer: nn.Linear, channels: int) -> torch.Tensor:
 def evaluate_keras(model: keras.Model, loader: DataLoader) -> Evaluation:
     """As `training.evaluate`, for a Keras model whose one output is the probability of the second class."""
     second, labels = [], []
-    for pictures, batch_labels in loader:
-        second.append(torch.from_numpy(model.predict_on_batch(pictures)))
+    for images, batch_labels in loader:
+        second.append(torch.from_numpy(model.predict_on_batch(images)))
         labels.append(batch_labels)
     second = torch.cat(second)
     return Evaluation(torch.cat([1 - second, second], dim=1), torch.cat(labels))

@@ -38,8 +38,8 @@ class SmallCNN(nn.Module):
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(sizes[-1], num_classes)
         )
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.classifier(self.features(pictures))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(images))
 
 
 def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -72,10 +72,10 @@ class VGG16(nn.Module):
             nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout),
             nn.Linear(hidden, num_classes),
         )  # fmt: skip
-        self.apply(initialise)
+        self.apply(initialize)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(self.features(pictures)).flatten(1))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.avgpool(self.features(images)).flatten(1))
 
 
 def vgg16_features(*, batch_norm: bool, width: float) -> nn.Sequential:
@@ -93,7 +93,7 @@ def vgg16_features(*, batch_norm: bool, width: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def initialise(layer: nn.Module) -> None:
+def initialize(layer: nn.Module) -> None:
     """Start a layer as torchvision's VGG does: Kaiming for convolutions, small normal for linear layers."""
     if isinstance(layer, nn.Conv2d):
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -253,7 +253,7 @@ class AverageAndMaxPool(nn.Module):
         return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
 
-class Standardise(nn.BatchNorm1d):
+class Standardize(nn.BatchNorm1d):
     """Each feature (batch, features) less its mean, divided by its deviation, both learned from the batches."""
 
     def __init__(self, features: int):
@@ -262,26 +262,26 @@ class Standardise(nn.BatchNorm1d):
     def forward(self, features: Tensor) -> Tensor:
         if len(features) > 1:
             return super().forward(features)
-        # One picture has no deviation, and PyTorch's layer would raise: it is judged by what was learned so far.
+        # One image has no deviation, and PyTorch's layer would raise: it is judged by what was learned so far.
         return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
 
 
 def linear_head(channels: int, num_classes: int) -> nn.Sequential:
     """From pooled features (batch, 2 · channels) to logits (batch, num_classes).
 
-    Each feature is standardised first, so that one learning rate suits all
+    Each feature is standardized first, so that one learning rate suits all
     (as in arXiv:2111.06377, linear probing).
     """
-    return nn.Sequential(Standardise(2 * channels), nn.Dropout(0.5), nn.Linear(2 * channels, num_classes))
+    return nn.Sequential(Standardize(2 * channels), nn.Dropout(0.5), nn.Linear(2 * channels, num_classes))
 
 
 def split_model(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """(trunk, head): the model's own layers in two parts, `head(trunk(x))` being what `model(x)` is.
+    """(base, head): the model's own layers in two parts, `head(base(x))` being what `model(x)` is.
 
     The head is what `replace_classifier` or `replace_head` made. Train it, and the model has learned.
     """
     if isinstance(model, torchvision.models.SqueezeNet):
-        pool = isinstance(model.classifier[0], AverageAndMaxPool)  # it learns nothing, so it belongs to the trunk
+        pool = isinstance(model.classifier[0], AverageAndMaxPool)  # it learns nothing, so it belongs to the base
         head = [*model.classifier[pool:], nn.Flatten()]  # torchvision flattens at the very end, outside of both
         return nn.Sequential(model.features, *model.classifier[:pool]), nn.Sequential(*head)
     if isinstance(model, torchvision.models.ResNet):
@@ -414,7 +414,7 @@ def parameter_table(model: nn.Module) -> str:
 
 
 def named_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """The blocks and the classifier, from the picture to the answer: "block 1" and so on to their layers."""
+    """The blocks and the classifier, from the image to the answer: "block 1" and so on to their layers."""
     parts = {f"block {i}": block for i, block in enumerate(blocks(model), start=1)}
     return parts | {name: [child] for name, child in model.named_children() if name in CLASSIFIER_NAMES}
 

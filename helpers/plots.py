@@ -28,17 +28,17 @@ def tidy(axes, *, title: str, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def picture_grid(pictures: Sequence, titles: Sequence[str], *, columns: int = 6, title: str = "") -> Figure:
-    """Pictures in rows, each under its title. A picture is a PIL image or a tensor (3, height, width) in [0, 1]."""
-    columns = min(columns, len(pictures)) or 1
-    rows = max(1, -(-len(pictures) // columns))
-    # Few dots per inch: more would only enlarge small pictures, and the notebook's file with them.
+def image_grid(images: Sequence, titles: Sequence[str], *, columns: int = 6, title: str = "") -> Figure:
+    """Images in rows, each under its title. An image is a PIL image or a tensor (3, height, width) in [0, 1]."""
+    columns = min(columns, len(images)) or 1
+    rows = max(1, -(-len(images) // columns))
+    # Few dots per inch: more would only enlarge small images, and the notebook's file with them.
     options = {"figsize": (2.4 * columns, 2.9 * rows), "dpi": 40, "squeeze": False, "layout": "constrained"}
     figure, axes = plt.subplots(rows, columns, **options)
     for spot in axes.flat:
         spot.axis("off")
-    for spot, picture, text in zip(axes.flat, pictures, titles, strict=False):
-        spot.imshow(picture.permute(1, 2, 0).numpy() if hasattr(picture, "permute") else picture)
+    for spot, image, text in zip(axes.flat, images, titles, strict=False):
+        spot.imshow(image.permute(1, 2, 0).numpy() if hasattr(image, "permute") else image)
         spot.set_title(text, fontsize=17)
     figure.suptitle(title, fontweight="bold", fontsize=21)
     return finish(figure)
@@ -60,7 +60,7 @@ def learning_curves(histories: dict, *, test_accuracy: dict | None = None) -> Fi
             spot = (epochs[-1] + 0.6, test_accuracy[name])
             accuracy.plot(*spot, "D", color=colour, markeredgecolor="black", label=f"{name}, test {spot[1]:.1%}")
     tidy(loss, title="Loss", x="epoch", y="mean cross-entropy (nats)")
-    tidy(accuracy, title="Accuracy", x="epoch", y="share of pictures named correctly")
+    tidy(accuracy, title="Accuracy", x="epoch", y="share of images named correctly")
     loss.set_ylim(bottom=0)
     accuracy.set_ylim(top=1.005)
     for axes in (loss, accuracy):
@@ -70,7 +70,7 @@ def learning_curves(histories: dict, *, test_accuracy: dict | None = None) -> Fi
 
 
 def confusion_matrix(evaluation, classes: Sequence[str], *, title: str = "Confusion matrix") -> Figure:
-    """Rows: the true class. Columns: what the model said. Each cell: how many pictures, and the share of its row."""
+    """Rows: the true class. Columns: what the model said. Each cell: how many images, and the share of its row."""
     counts = numpy.zeros((len(classes), len(classes)), dtype=int)
     numpy.add.at(counts, (evaluation.labels.numpy(), evaluation.predictions.numpy()), 1)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
@@ -82,23 +82,23 @@ def confusion_matrix(evaluation, classes: Sequence[str], *, title: str = "Confus
         axes.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes)
-    tidy(axes, title=title, x="the model says", y="the picture shows")
+    tidy(axes, title=title, x="the model says", y="the image shows")
     axes.grid(visible=False)
     return finish(figure)
 
 
-def most_wrong(evaluation, pictures: Sequence, classes: Sequence[str], *, load, count: int = 12) -> Figure:
-    """The wrongly named pictures of which the model was most sure, with the probability it gave its answer.
+def most_wrong(evaluation, images: Sequence, classes: Sequence[str], *, load, count: int = 12) -> Figure:
+    """The wrongly named images of which the model was most sure, with the probability it gave its answer.
 
-    `pictures`: the (path, label) pairs in the order of the evaluation. `load`: path to PIL image.
+    `images`: the (path, label) pairs in the order of the evaluation. `load`: path to PIL image.
     """
     sure = evaluation.probabilities.max(1).values
     wrong = (evaluation.predictions != evaluation.labels).nonzero().flatten().tolist()
     worst = sorted(wrong, key=lambda i: -sure[i])[:count]
     said = evaluation.predictions
     titles = [f"{classes[evaluation.labels[i]]}, taken\nfor {classes[said[i]]} ({sure[i]:.0%})" for i in worst]
-    title = f"The most wrong of {len(wrong)} mistakes in {len(evaluation.labels)} pictures"
-    return picture_grid([load(pictures[i][0]) for i in worst], titles, title=title)
+    title = f"The most wrong of {len(wrong)} mistakes in {len(evaluation.labels)} images"
+    return image_grid([load(images[i][0]) for i in worst], titles, title=title)
 
 
 def receptive_fields(stacks: dict[str, Sequence[int]], *, cells: int = 9) -> Figure:
@@ -189,7 +189,7 @@ def name_boxes(axes, spots: Sequence[tuple]) -> None:
 
 
 def cost_bars(costs: Sequence, *, title: str) -> Figure:
-    """Parameters (left) and multiply-adds for one picture (right), a bar for each layer that has weights.
+    """Parameters (left) and multiply-adds for one image (right), a bar for each layer that has weights.
 
     `costs`: the LayerCost of every layer.
     """
@@ -198,7 +198,7 @@ def cost_bars(costs: Sequence, *, title: str) -> Figure:
     colours = [GREEN if len(cost.output_shape) == 1 else BLUE for cost in costs]
     for spot, quantity, unit, name in (
         (axes[0], "parameters", 1e6, "parameters (millions)"),
-        (axes[1], "multiply_adds", 1e9, "multiply-adds for one picture (billions)"),
+        (axes[1], "multiply_adds", 1e9, "multiply-adds for one image (billions)"),
     ):
         values = [getattr(cost, quantity) for cost in costs]
         bars = spot.barh([cost.name for cost in costs], [value / unit for value in values], color=colours)
@@ -233,7 +233,7 @@ def training_losses(histories: dict, *, guessing: float) -> Figure:
         epochs, losses = zip(*((row["epoch"], row["train_loss"]) for row in history.rows), strict=True)
         axes.plot(epochs, losses, color=colour, marker=marker, markersize=4, label=name)
     axes.axhline(guessing, color=GREY, linestyle=":", label="guessing")
-    tidy(axes, title="Loss on the training pictures", x="epoch", y="mean cross-entropy (nats)")
+    tidy(axes, title="Loss on the training images", x="epoch", y="mean cross-entropy (nats)")
     axes.set_ylim(bottom=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
@@ -246,7 +246,7 @@ def found_by_order(is_wrong: Sequence[bool], *, title: str) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     axes.plot([0, len(is_wrong)], [0, count], "--", color=GREY, label="in a random order, on average")
     axes.plot(numpy.cumsum([0, *is_wrong]), color=BLUE, label="in this order, first the most suspicious")
-    tidy(axes, title=title, x="pictures looked at", y=f"found, of {count}")
+    tidy(axes, title=title, x="images looked at", y=f"found, of {count}")
     axes.legend(loc="lower right")
     return finish(figure)
 
@@ -291,7 +291,7 @@ def new_and_old_task(accuracies: dict[str, tuple[float, float]], *, guessing: tu
         bars = axes.barh(list(accuracies), values, color=colour)
         axes.bar_label(bars, [f"{value:.0%}" for value in values], padding=3)
         line = axes.axvline(chance, color=GREY, linestyle=":")
-        tidy(axes, title=title, x="share of pictures named correctly", y="")
+        tidy(axes, title=title, x="share of images named correctly", y="")
         axes.set_xlim(0, 1.15)
         axes.set_axisbelow(True)
     panels[0].invert_yaxis()
@@ -313,7 +313,7 @@ def freeze_depths(accuracies: dict, seconds: dict, megabytes: dict) -> Figure:
         axes.plot(list(values), means, color=BLUE, label="mean; a dot is one seed")
     memory.bar(list(megabytes), list(megabytes.values()), color=ORANGE)
     unit = "unfrozen blocks"
-    tidy(accuracy, title="Accuracy", x=unit, y="share of test pictures named correctly")
+    tidy(accuracy, title="Accuracy", x=unit, y="share of test images named correctly")
     tidy(time, title="Time", x=unit, y="seconds for an epoch")
     tidy(memory, title="Memory", x=unit, y="megabytes for a training step")
     figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower left", frameon=False)

@@ -14,7 +14,7 @@ PRECISIONS = ("fast", "float32")
 
 
 def to_device(batch: Tensor, device: torch.device) -> Tensor:
-    """A batch on the device; pictures channels last in memory, the order in which convolutions are fastest."""
+    """A batch on the device; images channels last in memory, the order in which convolutions are fastest."""
     layout = torch.channels_last if batch.dim() == 4 else torch.contiguous_format
     # Only CUDA keeps the source until the copy is done; an Apple GPU would read memory that is free again.
     return batch.to(device, non_blocking=device.type == "cuda", memory_format=layout)
@@ -56,7 +56,7 @@ def bfloat16_pays() -> bool:
 
 
 def convolution(dtype: torch.dtype) -> Callable:
-    """A convolution as VGG16's third block has it, of one picture."""
+    """A convolution as VGG16's third block has it, of one image."""
     layer = nn.utils.skip_init(nn.Conv2d, 256, 256, kernel_size=3, padding=1)  # draws no random numbers
     nn.init.ones_(layer.weight), nn.init.ones_(layer.bias)
     layer.to(dtype=dtype, memory_format=torch.channels_last)

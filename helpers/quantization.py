@@ -1,4 +1,4 @@
-"""Convolutions in whole numbers of 8 bits, the fastest that many processors have: for a heavy trunk that is frozen."""
+"""Convolutions in whole numbers of 8 bits, the fastest that many processors have: for a heavy base that is frozen."""
 
 import copy
 import platform
@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from .models import fingerprint
 from .precision import seconds_of
 
-HEAVY = 0.03  # seconds a picture in one thread; what a lighter trunk would gain is not worth the trouble
+HEAVY = 0.03  # seconds an image in one thread; what a lighter base would gain is not worth the trouble
 WORTH = 1.25  # times as fast, at least
 ERROR = 0.05  # at most, in relation to the size of the exact features; VGG16's is about 0.03
 
-MEASURED = {}  # what was found for a trunk and a size of picture, so that all pictures meet the same trunk
+MEASURED = {}  # what was found for a base and a size of image, so that all images meet the same base
 
 
-def int8_pays(trunk: nn.Module, picture: Tensor, fast: AbstractContextManager) -> bool:
-    """True if a heavy trunk is clearly faster in 8 bits than within `fast` on this CPU, at nearly the same features.
+def int8_pays(base: nn.Module, image: Tensor, fast: AbstractContextManager) -> bool:
+    """True if a heavy base is clearly faster in 8 bits than within `fast` on this CPU, at nearly the same features.
 
-    Measured with one picture (3, height, width) in one thread, in about ten passes; two tell that a trunk is light.
+    Measured with one image (3, height, width) in one thread, in about ten passes; two tell that a base is light.
     """
-    key = (fingerprint(trunk), repr(trunk), picture.shape)
+    key = (fingerprint(base), repr(base), image.shape)
     if key not in MEASURED:
         try:
-            MEASURED[key] = int8_is_exact() and measure(trunk, picture[None], fast)
+            MEASURED[key] = int8_is_exact() and measure(base, image[None], fast)
         except Exception:  # whatever goes wrong in 8 bits, there is the usual way
             MEASURED[key] = False
     return MEASURED[key]
@@ -49,25 +49,25 @@ def int8_is_exact() -> bool:
 
 
 @torch.inference_mode()
-def measure(trunk: nn.Module, picture: Tensor, fast: AbstractContextManager) -> bool:
-    """As `int8_pays`, for a batch of one picture."""
-    picture = picture.to(memory_format=torch.channels_last)
+def measure(base: nn.Module, image: Tensor, fast: AbstractContextManager) -> bool:
+    """As `int8_pays`, for a batch of one image."""
+    image = image.to(memory_format=torch.channels_last)
     with one_thread(), fast:
-        usual = min(seconds_of(partial(trunk, picture)) for _ in range(2))
+        usual = min(seconds_of(partial(base, image)) for _ in range(2))
         if usual < HEAVY:
             return False
-        quantized = quantize(trunk)
-        if seconds_of(partial(quantized, picture)) > 3 * usual or not error_of(quantized, trunk, picture) <= ERROR:
+        quantized = quantize(base)
+        if seconds_of(partial(quantized, image)) > 3 * usual or not error_of(quantized, base, image) <= ERROR:
             return False  # the error may be NaN
         # In turn, and the shortest time counts: else a moment in which the machine is busy would decide.
-        seconds = [[seconds_of(partial(network, picture)) for network in (trunk, quantized)] for _ in range(3)]
+        seconds = [[seconds_of(partial(network, image)) for network in (base, quantized)] for _ in range(3)]
     usual, in_8_bits = map(min, zip(*seconds, strict=True))
     return usual > WORTH * in_8_bits
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes in one thread for a while, as it does where each picture has a thread of its own."""
+    """Torch computes in one thread for a while, as it does where each image has a thread of its own."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -76,21 +76,21 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def error_of(network: nn.Module, trunk: nn.Module, picture: Tensor) -> float:
-    """How far the network's features are from the trunk's exact ones, in relation to the size of those."""
+def error_of(network: nn.Module, base: nn.Module, image: Tensor) -> float:
+    """How far the network's features are from the base's exact ones, in relation to the size of those."""
     with torch.autocast("cpu", enabled=False):
-        exact = trunk(picture)
-        return ((network(picture) - exact).norm() / exact.norm()).item()
+        exact = base(image)
+        return ((network(image) - exact).norm() / exact.norm()).item()
 
 
-def quantize(trunk: nn.Module) -> nn.Module:
-    """A copy of a trunk in eval mode whose convolutions compute in 8 bits. It can't be trained.
+def quantize(base: nn.Module) -> nn.Module:
+    """A copy of a base in eval mode whose convolutions compute in 8 bits. It can't be trained.
 
     This is dynamic quantization after training: each layer's input is rounded to 255 steps of its own range, so there
     is nothing to calibrate. The weights have one scale for each output channel (as in arXiv:1806.08342).
     """
-    trunk = copy.deepcopy(trunk)
-    for parent in list(trunk.modules()):
+    base = copy.deepcopy(base)
+    for parent in list(base.modules()):
         in_order = type(parent).forward is nn.Sequential.forward
         for (name, layer), (after, activation) in pairwise([*parent._modules.items(), ("", None)]):
             if type(layer) is not nn.Conv2d or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
@@ -99,18 +99,18 @@ def quantize(trunk: nn.Module) -> nn.Module:
             setattr(parent, name, Int8Conv2d(layer, relu=relu))
             if relu:
                 setattr(parent, after, nn.Identity())
-    return OneByOne(trunk)
+    return OneByOne(base)
 
 
 class OneByOne(nn.Module):
-    """A network that meets each picture of a batch alone, so that its neighbours don't change a picture's features."""
+    """A network that meets each image of a batch alone, so that its neighbours don't change an image's features."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return torch.cat([self.network(picture) for picture in pictures.split(1)])
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([self.network(image) for image in images.split(1)])
 
 
 class Int8Conv2d(nn.Module):

@@ -1,4 +1,4 @@
-"""A training run from pictures to a tested model: the recipe of each of the two models, saved and loaded again."""
+"""A training run from images to a tested model: the recipe of each of the two models, saved and loaded again."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .data import PictureDataset, Splits, eval_transform, make_loaders
+from .data import ImageDataset, Splits, eval_transform, make_loaders
 from .features import VIEWS, extract_features, feature_loader
 from .models import (
     HEADS,
@@ -36,7 +36,7 @@ MODEL_FILE, RUN_FILE = "model.safetensors", "run.json"
 
 @dataclass
 class Run:
-    """A trained model, how its training went, and how it did on the test pictures."""
+    """A trained model, how its training went, and how it did on the test images."""
 
     model: nn.Module
     about: dict  # network, classes, image_size, seed, and weights if pretrained
@@ -50,29 +50,29 @@ class Run:
 
 # ----------------------------------------------------------------------------------- the recipes
 
-# Found on the validation pictures of `sample` and `photos`; the epochs stand in the setting.
+# Found on the validation images of `sample` and `photos`; the epochs stand in the setting.
 SCRATCH_RECIPE = {"learning_rate": 3e-3, "weight_decay": 0.05, "label_smoothing": 0.1}
 
-# Of VIEWS: a picture as it is, its mirror image too, and all there are.
+# Of VIEWS: an image as it is, its mirror image too, and all there are.
 PLAIN, MIRRORED, ALL = ("plain",), ("plain", "flip"), tuple(VIEWS)
 
 
 @dataclass(frozen=True)
 class TransferRecipe:
-    """How a backbone is transferred: its new head, the views of each training picture, the learning rate.
+    """How a backbone is transferred: its new head, the views of each training image, the learning rate.
 
-    The linear head is the choice for all: with flipped pictures it is, over five seeds, at least as good on the
-    validation pictures as the published classifier with a new last layer, and its log loss is lower
+    The linear head is the choice for all: with flipped images it is, over five seeds, at least as good on the
+    validation images as the published classifier with a new last layer, and its log loss is lower
     (results/README.md). VGG16's classifier would also have 120 million parameters to learn: minutes for what takes
-    seconds. The small backbones are quick enough to learn from four views of each picture and, when they are asked
+    seconds. The small backbones are quick enough to learn from four views of each image and, when they are asked
     about one, to answer for its mirror image too: with SqueezeNet, which stands for both here, the mean of the two
-    answers is better on the validation pictures.
+    answers is better on the validation images.
     """
 
     head: str  # of HEADS
-    views: tuple[str, ...]  # of VIEWS; those of each training picture
+    views: tuple[str, ...]  # of VIEWS; those of each training image
     learning_rate: float
-    test_views: tuple[str, ...] = PLAIN  # of each picture to be named; the answers are averaged
+    test_views: tuple[str, ...] = PLAIN  # of each image to be named; the answers are averaged
 
 
 LARGE = TransferRecipe("linear", MIRRORED, 3e-3)
@@ -109,23 +109,23 @@ def train_transfer(
     torch.manual_seed(seed)  # the random start of the new layer
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
     model = HEADS[recipe.head](load_backbone(setting.backbone, setting.weights), len(splits.classes))
-    trunk, head = split_model(freeze_base_layers(model))
+    base, head = split_model(freeze_base_layers(model))
     about = {"network": setting.backbone, "classes": splits.classes, "image_size": setting.transfer_size, "seed": seed}
     about |= {"weights": short(setting.weights), "head": recipe.head, "test_views": recipe.test_views}
     if folder:
         check_writable(folder)  # only now, when the weights were found to fit: a wrong argument leaves nothing behind
     start = time.perf_counter()
     options = {"precision": precision, "seed": seed, "report": report}
-    loaders = feature_loaders(trunk, splits, setting.transfer_size, recipe, **options)
+    loaders = feature_loaders(base, splits, setting.transfer_size, recipe, **options)
     seconds = time.perf_counter() - start
-    report(f"features of all pictures  ({seconds:.1f} s)")
+    report(f"features of all images  ({seconds:.1f} s)")
     options = {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate, "precision": precision}
     options |= {"seconds_before": seconds}
     return train(model, about, loaders, options, head=head, folder=folder, report=report)
 
 
 def feature_loaders(
-    trunk: nn.Module,
+    base: nn.Module,
     splits: Splits,
     size: int,
     recipe: TransferRecipe,
@@ -136,7 +136,7 @@ def feature_loaders(
 ) -> tuple:
     """Loaders of (features, labels) batches: train and test in the recipe's views, validation as it is."""
     loaders, views = make_loaders(splits, size, augment=False), (recipe.views, PLAIN, recipe.test_views)
-    extract = partial(extract_features, trunk, precision=precision, report=report)
+    extract = partial(extract_features, base, precision=precision, report=report)
     train, *others = [extract(loader, views=looks) for loader, looks in zip(loaders, views, strict=True)]
     return feature_loader(train, seed=seed), *map(feature_loader, others)
 
@@ -173,7 +173,7 @@ def summarise(model: nn.Module, about: dict, history: History, test: Evaluation)
 
 
 def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print) -> dict[str, Run]:
-    """Both recipes on the same pictures: {"scratch": Run, "transfer": Run}."""
+    """Both recipes on the same images: {"scratch": Run, "transfer": Run}."""
     load_backbone(setting.backbone, setting.weights)  # a wrong name or file should show before the first training
     runs = {}
     for name, recipe in {"scratch": train_scratch, "transfer": train_transfer}.items():
@@ -276,10 +276,10 @@ def write_json(file: Path, content: dict) -> None:
 
 
 def predict(model: nn.Module, about: dict, path: str | Path) -> tuple[str, float]:
-    """The class of the picture in a file, and the probability that the model gives it, as the run's test asked it."""
+    """The class of the image in a file, and the probability that the model gives it, as the run's test asked it."""
     size, device = about["image_size"], best_device()
-    picture, _ = PictureDataset([(path, 0)], eval_transform(size), size=size)[0]
-    views = torch.cat([VIEWS[view](picture.unsqueeze(0)) for view in about.get("test_views", PLAIN)])
+    image, _ = ImageDataset([(path, 0)], eval_transform(size), size=size)[0]
+    views = torch.cat([VIEWS[view](image.unsqueeze(0)) for view in about.get("test_views", PLAIN)])
     with torch.inference_mode():
         probabilities = model.to(device).eval()(views.to(device)).softmax(1).mean(0).cpu()
     return about["classes"][probabilities.argmax()], probabilities.max().item()

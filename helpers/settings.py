@@ -1,4 +1,4 @@
-"""The one choice of a lesson (which pictures, which pretrained network), the device, seeds, versions."""
+"""The one choice of a lesson (which images, which pretrained network), the device, seeds, versions."""
 
 import os
 import platform
@@ -33,11 +33,11 @@ class BadArgument(CourseError, ValueError):
 
 @dataclass(frozen=True)
 class Setting:
-    """Which pictures a lesson uses, how large, and from which pretrained network it starts."""
+    """Which images a lesson uses, how large, and from which pretrained network it starts."""
 
     name: str  # sample, photos, photos-full, or the path of a folder
-    scratch_size: int  # side in pixels of the pictures SmallCNN sees
-    transfer_size: int  # side in pixels of the pictures the pretrained network sees
+    scratch_size: int  # side in pixels of the images SmallCNN sees
+    transfer_size: int  # side in pixels of the images the pretrained network sees
     scratch_epochs: int
     transfer_epochs: int
     backbone: str = "vgg16"
@@ -52,7 +52,7 @@ SETTINGS = {
     "photos": Setting("photos", 128, 224, 30, 8),
     "photos-full": Setting("photos-full", 128, 224, 15, 3),
 }
-# SqueezeNet is quick enough for pictures a little larger than the setting's, and gains by it (results/README.md).
+# SqueezeNet is quick enough for images a little larger than the setting's, and gains by it (results/README.md).
 ENLARGED = {"squeezenet1_1": 8 / 7}
 SLIM_WEIGHTS = {"vgg16": "vgg16_slim.safetensors", "vgg16_bn": "vgg16_bn_slim.safetensors"}
 
@@ -61,7 +61,7 @@ def choose_setting(name: str | None = None, *, backbone: str | None = None, weig
     """The setting: `name`, else COURSE_SETTING, else photos on a machine with a GPU and sample on one without.
 
     `backbone` and `weights` override the setting's pretrained network, else COURSE_BACKBONE and COURSE_WEIGHTS do.
-    A name that is none of the three settings is taken as a folder of your own pictures; BadArgument if it is none.
+    A name that is none of the three settings is taken as a folder of your own images; BadArgument if it is none.
     """
     name = name or os.environ.get("COURSE_SETTING") or ("photos" if best_device().type != "cpu" else "sample")
     backbone = backbone or os.environ.get("COURSE_BACKBONE")

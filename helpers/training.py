@@ -28,29 +28,29 @@ KEEP = ("best", "last")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model says about every picture of a loader, in the loader's order."""
+    """What a model says about every image of a loader, in the loader's order."""
 
-    probabilities: Tensor  # (pictures, classes), float32
-    labels: Tensor  # (pictures,), int64
+    probabilities: Tensor  # (images, classes), float32
+    labels: Tensor  # (images,), int64
 
     @property
     def predictions(self) -> Tensor:
-        """The most probable class of each picture."""
+        """The most probable class of each image."""
         return self.probabilities.argmax(1)
 
     @property
     def accuracy(self) -> float:
-        """The share of pictures whose most probable class is the right one, in [0, 1]."""
+        """The share of images whose most probable class is the right one, in [0, 1]."""
         return (self.predictions == self.labels).double().mean().item()
 
     @property
     def log_loss(self) -> float:
-        """Mean over pictures of −ln(probability of the right class), in nats."""
+        """Mean over images of −ln(probability of the right class), in nats."""
         right = self.probabilities[torch.arange(len(self.labels)), self.labels]
         return -right.double().clamp_min(1e-12).log().mean().item()
 
     def mean_over(self, views: int) -> "Evaluation":
-        """One answer for each picture, the mean over its views: test-time averaging.
+        """One answer for each image, the mean over its views: test-time averaging.
 
         All first views come first, then all second ones, as an unshuffled `feature_loader` gives them.
         """
@@ -58,27 +58,27 @@ class Evaluation:
         return Evaluation(probabilities, self.labels[: len(probabilities)])
 
     def __repr__(self) -> str:
-        return f"accuracy {self.accuracy:.3f}, log loss {self.log_loss:.3f} on {len(self.labels)} pictures"
+        return f"accuracy {self.accuracy:.3f}, log loss {self.log_loss:.3f} on {len(self.labels)} images"
 
 
 def evaluate(
     model: nn.Module, loader: DataLoader, *, device: torch.device | None = None, precision: str = "fast"
 ) -> Evaluation:
-    """Show the model every picture once, in eval mode and without gradients.
+    """Show the model every image once, in eval mode and without gradients.
 
-    Raises CourseError if the loader leaves pictures out, as one with drop_last does.
+    Raises CourseError if the loader leaves images out, as one with drop_last does.
     """
     device = device or best_device()
     model.to(device).eval()
     logits, labels = [], []
     with torch.inference_mode(), autocast(device, precision):
-        for pictures, batch_labels in loader:
-            logits.append(model(to_device(pictures, device)).float().cpu())
+        for images, batch_labels in loader:
+            logits.append(model(to_device(images, device)).float().cpu())
             labels.append(batch_labels)
     evaluation = Evaluation(torch.cat(logits).softmax(1), torch.cat(labels))
     seen, expected = len(evaluation.labels), len(loader.dataset)
     if seen != expected:
-        raise CourseError(f"The loader gave {seen} of {expected} pictures. Is drop_last on?")
+        raise CourseError(f"The loader gave {seen} of {expected} images. Is drop_last on?")
     return evaluation
 
 
@@ -91,7 +91,7 @@ class History:
 
     rows: list[dict] = field(default_factory=list)
     best_epoch: int = 0
-    seconds_before: float = 0.0  # what came before the first epoch, such as the features of a frozen trunk
+    seconds_before: float = 0.0  # what came before the first epoch, such as the features of a frozen base
 
     def is_best(self, keep: str) -> bool:
         """True if the last epoch has the lowest validation loss so far, or the last counts; it is then `best_epoch`."""
@@ -156,7 +156,7 @@ def fit(
     `patience`: stop after so many epochs in a row without a new best one; None runs all `epochs`.
     `average`: validate and keep not the weights themselves but a moving average of them, in which each step leaves
     this share of what was there: 0.99 is about the mean of the last 100 batches (arXiv:1803.05407 says why that helps).
-    `keep`: "best", the epoch with the lowest validation loss, or "last": with few validation pictures the lowest loss
+    `keep`: "best", the epoch with the lowest validation loss, or "last": with few validation images the lowest loss
     is partly luck, and a schedule that ends at low rates makes its last epochs good ones.
     `seconds_before`: time already spent, which the history counts too.
     `precision`: "fast" computes in bfloat16 or float16 where that is faster, "float32" always exactly.
@@ -233,20 +233,20 @@ def weights_of(model: nn.Module, other: nn.Module | None) -> Iterator[None]:
 
 
 def train_one_epoch(model, loader, optimizer, scheduler, scaler, device, label_smoothing, precision) -> dict:
-    """Learn from every picture once; returns the means over pictures on the way."""
+    """Learn from every image once; returns the means over images on the way."""
     model.train()
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
-    for pictures, labels in loader:
+    for images, labels in loader:
         labels = to_device(labels, device)
         with autocast(device, precision):
-            logits = model(to_device(pictures, device))
+            logits = model(to_device(images, device))
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         scheduler.step()
-        # A mean over batches would give the pictures of a small last batch more weight.
+        # A mean over batches would give the images of a small last batch more weight.
         loss_sum += loss.detach() * len(labels)
         correct += (logits.detach().argmax(1) == labels).sum()
         seen += len(labels)

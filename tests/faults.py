@@ -30,7 +30,7 @@ def make_zip(files):
 def noise(*, files, size, seed=0):
     """So many files of bytes that don't shrink, as photographs don't."""
     generator = random.Random(seed)
-    return {f"pictures/{i % 7}/{i}.bin": generator.randbytes(size) for i in range(files)}
+    return {f"images/{i % 7}/{i}.bin": generator.randbytes(size) for i in range(files)}
 
 
 def tree(folder):

@@ -1,7 +1,7 @@
 """What a notebook must be so that nbval's comparison of it means something.
 
 Each rule yields one line per problem, and `problems(path, setup)` applies them all. nbval passes a
-cell that was never executed, ignores pictures, and knows nothing of how a lesson should look.
+cell that was never executed, ignores images, and knows nothing of how a lesson should look.
 """
 
 import ast
@@ -75,7 +75,7 @@ def is_compared(cell):
 
 
 def is_compared_output(output):
-    """Say whether an output has compared text; the "<Figure size ...>" beside a picture does not count."""
+    """Say whether an output has compared text; the "<Figure size ...>" beside an image does not count."""
     if output.output_type == "stream":
         return output.name == "stdout" and bool(output.text.strip())
     return bool(output.get("data")) and not UNCOMPARED_MIMES & set(output.data)
@@ -102,12 +102,12 @@ def execution_problems(notebook):
 
 
 def caption_problems(notebook):
-    """The cell after a picture is markdown that contains "Figure:" and says what to see."""
+    """The cell after an image is markdown that contains "Figure:" and says what to see."""
     for number, cell in code_cells(notebook):
-        pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        images = [output for output in cell.outputs if "image/png" in output.get("data", {})]
         after = notebook.cells[number] if number < len(notebook.cells) else cell
-        if pictures and not (after.cell_type == "markdown" and "Figure:" in after.source):
-            yield f"cell {number}: its picture has no caption: the next cell must be markdown with 'Figure:'"
+        if images and not (after.cell_type == "markdown" and "Figure:" in after.source):
+            yield f"cell {number}: its image has no caption: the next cell must be markdown with 'Figure:'"
 
 
 def source_problems(source):
@@ -143,14 +143,14 @@ def output_problems(outputs):
         if output.output_type == "stream" and output.name == "stderr":
             yield f"output on stderr, a warning or a progress bar: {output.text.strip()[:60]}"
         if "image/svg+xml" in output.get("data", {}):
-            yield "an SVG picture, which nbval compares as text"
+            yield "an SVG image, which nbval compares as text"
         for match in MACHINE_PATH.finditer("\n".join(output_texts(output))):
             yield f"a path of someone's machine, {match.group()}..."
             break
 
 
 def output_texts(output):
-    """Return every text of an output, without its pictures."""
+    """Return every text of an output, without its images."""
     texts = [str(output.get(name, "")) for name in ("text", "evalue", "traceback")]
     data = output.get("data", {})
     return texts + [str(value) for mime, value in data.items() if not mime.startswith("image/")]

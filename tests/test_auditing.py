@@ -21,32 +21,32 @@ import pytest
 from PIL import Image, ImageEnhance
 
 import helpers
-from helpers import auditing, data, pictures
+from helpers import auditing, data, images
 from helpers.__main__ import main
 from helpers.settings import SAMPLE, BadArgument, CourseError, choose_setting
 
 ORIENTATION = 0x0112
-SIZES = (None, 32, 83, 125, 291)  # what load_picture is asked for by models of 64, 96 and 224 pixels, and by nobody
+SIZES = (None, 32, 83, 125, 291)  # what load_image is asked for by models of 64, 96 and 224 pixels, and by nobody
 
 
 @pytest.fixture
 def sample(tmp_path):
-    """A copy of the sample's pictures, which are healthy."""
+    """A copy of the sample's images, which are healthy."""
     for split in ("train", "val", "test"):
         shutil.copytree(SAMPLE / split, tmp_path / "sample" / split)
     return tmp_path / "sample"
 
 
 def drawing(seed, size=(120, 90), mode="RGB"):
-    """A picture like no other: a few blurred spots."""
+    """An image like no other: a few blurred spots."""
     spots = numpy.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=numpy.uint8)
     return Image.fromarray(spots).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
 
-def encoded(picture, kind, **options):
-    """The bytes of a picture's file."""
+def encoded(image, kind, **options):
+    """The bytes of an image's file."""
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -95,7 +95,7 @@ def plant(folder):
 
     jpeg, png, gif, bmp = (encoded(drawing(i), kind) for i, kind in enumerate(("JPEG", "PNG", "GIF", "BMP")))
     for name, content in {
-        "empty.jpg": b"", "text.jpg": b"not a picture", "page.png": b"<html><body>404</body></html>",
+        "empty.jpg": b"", "text.jpg": b"not an image", "page.png": b"<html><body>404</body></html>",
         "half.jpg": jpeg[: len(jpeg) // 2], "tail.jpg": jpeg[:-100], "zeros.jpg": bytes(5000), "cut.png": png[:-200],
         "cut.gif": gif[: len(gif) // 2], "cut.bmp": bmp[:-500], "bomb.png": png_of_size(2000, 2000),
     }.items():  # fmt: skip
@@ -128,7 +128,7 @@ def plant(folder):
 
 
 def plant_copies(folder, put):
-    """Exact copies and altered copies of the sample's pictures: in a class, across splits, across classes."""
+    """Exact copies and altered copies of the sample's images: in a class, across splits, across classes."""
 
     def bytes_of(path):
         return (SAMPLE / path).read_bytes()
@@ -141,28 +141,28 @@ def plant_copies(folder, put):
     put("duplicate across splits", "train/cats/x3.jpg", bytes_of("test/cats/012.jpg"))
     put("duplicate across splits", "train/dogs/x4.jpg", bytes_of("val/dogs/013.jpg"))
     put("duplicate across classes", "train/dogs/x5.jpg", bytes_of("train/cats/014.jpg"))
-    near = altered("train/cats/015.jpg", lambda picture: picture, quality=40)
+    near = altered("train/cats/015.jpg", lambda image: image, quality=40)
     put("near-duplicate", "train/cats/y1.jpg", near)
-    near = altered("train/dogs/016.jpg", lambda picture: picture.resize((150, 150)))
+    near = altered("train/dogs/016.jpg", lambda image: image.resize((150, 150)))
     put("near-duplicate", "train/dogs/y2.jpg", near)
-    near = altered("test/cats/017.jpg", lambda picture: ImageEnhance.Brightness(picture).enhance(1.15))
+    near = altered("test/cats/017.jpg", lambda image: ImageEnhance.Brightness(image).enhance(1.15))
     put("near-duplicate across splits", "train/cats/y3.jpg", near)
-    near = altered("val/cats/018.jpg", lambda picture: picture.crop((1, 1, 95, 95)))
+    near = altered("val/cats/018.jpg", lambda image: image.crop((1, 1, 95, 95)))
     put("near-duplicate across splits", "train/cats/y4.jpg", near)
-    near = altered("train/cats/019.jpg", lambda picture: picture.resize((70, 70)))
+    near = altered("train/cats/019.jpg", lambda image: image.resize((70, 70)))
     put("near-duplicate across classes", "train/dogs/y5.jpg", near)
 
 
 def test_a_healthy_folder_has_no_findings(sample):
     report = helpers.audit(sample)
     assert report.findings == []
-    assert (report.pictures, report.healthy, report.without_jfif) == (800, 800, 0)
+    assert (report.images, report.healthy, report.without_jfif) == (800, 800, 0)
     assert "nothing found" in str(report)
 
 
 @pytest.fixture
 def small_limit(monkeypatch):
-    """Pillow's limits at 1 and 2 million pixels, so that enormous pictures need not be enormous."""
+    """Pillow's limits at 1 and 2 million pixels, so that enormous images need not be enormous."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
 
 
@@ -177,9 +177,9 @@ def test_every_planted_fault_is_found_and_nothing_else(sample, capsys):
     assert fingerprint(sample) == before
     assert found(report) == sorted(planted)
     assert {kind for kind, _ in planted} == set(auditing.KINDS)
-    assert report.healthy == report.pictures - len(report.of("unreadable"))
+    assert report.healthy == report.images - len(report.of("unreadable"))
     with capsys.disabled():
-        print(f"\nfaults planted: {len(planted)}, found: {len(report.findings)}, healthy pictures accused: 0 of 800")
+        print(f"\nfaults planted: {len(planted)}, found: {len(report.findings)}, healthy images accused: 0 of 800")
     assert len(planted) >= 40
 
 
@@ -208,7 +208,7 @@ def test_colours_that_cannot_be_decoded_count_although_thumbnails_are_grey(sampl
     grey.draft("L", (32, 32))
     grey.load()
     assert found(helpers.audit(sample)) == [("unreadable", "train/cats/odd.jpg")]
-    assert not pictures.is_readable(sample / "train" / "cats" / "odd.jpg")
+    assert not images.is_readable(sample / "train" / "cats" / "odd.jpg")
 
 
 def test_the_reasons_are_told_apart(sample, monkeypatch):
@@ -216,12 +216,12 @@ def test_the_reasons_are_told_apart(sample, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
     details = {finding.path.name: finding.detail for finding in helpers.audit(sample).findings}
     assert details["empty.jpg"] == "empty"
-    assert details["text.jpg"] == details["page.png"] == "not a picture"
+    assert details["text.jpg"] == details["page.png"] == "not an image"
     assert details["half.jpg"].startswith("cut short or damaged (image file is truncated")
     assert details["bomb.png"] == "more than 2,000,000 pixels"
     assert details["dot.jpg"] == "4 × 4 pixels"
-    assert details["png.jpg"] == "holds a PNG picture"
-    assert details["jpeg.dat"] == "holds a JPEG picture, but is hidden or not named like one"
+    assert details["png.jpg"] == "holds a PNG image"
+    assert details["jpeg.dat"] == "holds a JPEG image, but is hidden or not named like one"
     assert details["lost.jpg"] == "outside the class folders"
     assert details["__MACOSX"].endswith("read by ImageFolder")
     assert details["CMYK.jpg"] == "CMYK"
@@ -233,7 +233,7 @@ def test_the_reasons_are_told_apart(sample, monkeypatch):
 
 
 def test_of_two_copies_the_one_to_drop_is_named(sample):
-    """The test set keeps its picture; training gives up the copy."""
+    """The test set keeps its image; training gives up the copy."""
     shutil.copy(sample / "train" / "cats" / "000.jpg", sample / "test" / "cats" / "zzz.jpg")
     (finding,) = helpers.audit(sample).findings
     assert finding.kind == "duplicate across splits"
@@ -270,7 +270,7 @@ def test_similarity_is_the_correlation_that_numpy_computes():
         assert correlation == pytest.approx(expected[index, other], abs=1e-5)
 
 
-def test_pictures_of_hardly_any_contrast_resemble_nothing(tmp_path):
+def test_images_of_hardly_any_contrast_resemble_nothing(tmp_path):
     """A scanner's faint shading is no reason to take two empty pages for one."""
     shading = numpy.linspace(0, 5, 64)[None, :, None] * numpy.ones((64, 64, 3))
     for i in range(9):
@@ -291,9 +291,9 @@ def test_equal_pixels_in_different_files_are_no_exact_copies(tmp_path):
 def test_smaller_and_coarser_copies_are_recognised(tmp_path):
     (tmp_path / "a").mkdir()
     for path in sorted((SAMPLE / "val" / "cats").iterdir()):
-        with Image.open(path) as picture:
-            picture.save(tmp_path / "a" / f"{path.stem}.png")
-            picture.resize((48, 48)).save(tmp_path / "a" / f"{path.stem}_small.jpg", quality=40)
+        with Image.open(path) as image:
+            image.save(tmp_path / "a" / f"{path.stem}.png")
+            image.resize((48, 48)).save(tmp_path / "a" / f"{path.stem}_small.jpg", quality=40)
     copies = {finding.path.name: finding.other.name for finding in helpers.audit(tmp_path).of("near-duplicate")}
     assert copies == {f"{i:03d}_small.jpg": f"{i:03d}.png" for i in range(50)}
 
@@ -311,7 +311,7 @@ def test_a_copy_that_is_turned_only_by_its_note_is_recognised(tmp_path):
 
 
 def test_the_jfif_filter_is_the_popular_one(sample):
-    """Most cameras write Exif instead of JFIF; the filter takes such pictures for damaged ones."""
+    """Most cameras write Exif instead of JFIF; the filter takes such images for damaged ones."""
     jpeg = (SAMPLE / "train" / "cats" / "000.jpg").read_bytes()
     assert jpeg[2:4] == b"\xff\xe0"
     without = jpeg[:2] + jpeg[4 + int.from_bytes(jpeg[4:6], "big") :]  # the segment that holds the letters, cut out
@@ -341,8 +341,8 @@ def test_the_report_is_saved_whole_and_read_back(sample, tmp_path):
 
 def test_the_table_names_a_copy_and_what_it_repeats(sample):
     shutil.copy(sample / "train" / "cats" / "000.jpg", sample / "train" / "cats" / "again.jpg")
-    with Image.open(sample / "test" / "dogs" / "001.jpg") as picture:
-        picture.save(sample / "train" / "dogs" / "near.jpg", quality=40)
+    with Image.open(sample / "test" / "dogs" / "001.jpg") as image:
+        image.save(sample / "train" / "dogs" / "near.jpg", quality=40)
     lines = str(helpers.audit(sample)).splitlines()
     assert lines[2].endswith("train/cats/again.jpg = train/cats/000.jpg")
     assert lines[3].endswith("train/dogs/near.jpg ~ test/dogs/001.jpg")
@@ -381,7 +381,7 @@ def test_a_folder_without_classes_is_looked_into_all_the_same(tmp_path):
     assert found(report) == [("stray file", "1.jpg"), ("stray file", "2.jpg"), ("unreadable", "2.jpg")]
 
 
-def test_a_huge_file_beside_the_pictures_is_not_read_whole(tmp_path):
+def test_a_huge_file_beside_the_images_is_not_read_whole(tmp_path):
     with open(tmp_path / "film.mp4", "wb") as film:
         film.truncate(1 << 28)  # on the disk it takes no room
     tracemalloc.start()
@@ -394,11 +394,11 @@ def test_a_huge_file_beside_the_pictures_is_not_read_whole(tmp_path):
 
 def test_an_empty_folder_has_nothing(tmp_path):
     report = helpers.audit(tmp_path)
-    assert (report.pictures, report.findings) == (0, [])
+    assert (report.images, report.findings) == (0, [])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pipes and links in the file system")
-def test_pipes_and_broken_links_are_no_pictures_and_nobody_waits_for_them(sample):
+def test_pipes_and_broken_links_are_no_images_and_nobody_waits_for_them(sample):
     os.mkfifo(sample / "train" / "cats" / "pipe.jpg")
     os.mkfifo(sample / "pipe")
     (sample / "train" / "cats" / "link.jpg").symlink_to(sample / "missing.jpg")
@@ -409,7 +409,7 @@ def test_pipes_and_broken_links_are_no_pictures_and_nobody_waits_for_them(sample
     assert lines[1:] == [
         "unreadable,train/cats/link.jpg,not a file,",
         "unreadable,train/cats/pipe.jpg,not a file,",
-        "stray file,pipe,not a picture,",
+        "stray file,pipe,not an image,",
     ]
     assert len(data.load_splits(choose_setting(str(sample))).left_out) == 2
 
@@ -419,12 +419,12 @@ def test_pipes_and_broken_links_are_no_pictures_and_nobody_waits_for_them(sample
 
 def test_results_come_in_order(tmp_path):
     files = [tmp_path / str(i) for i in range(1000)]
-    assert pictures.in_threads(lambda file: int(file.name), files, title="") == list(range(1000))
+    assert images.in_threads(lambda file: int(file.name), files, title="") == list(range(1000))
 
 
 def test_threads_do_not_run_far_ahead_of_who_asks():
     items = iter(range(1000))
-    with closing(pictures.stream(lambda item: item, items, threads=2)) as results:
+    with closing(images.stream(lambda item: item, items, threads=2)) as results:
         assert [next(results) for _ in range(10)] == list(range(10))
         assert next(items) <= 10 + 2 * 2
 
@@ -434,10 +434,10 @@ def test_an_interruption_does_not_wait_for_the_rest(tmp_path, monkeypatch):
         next(results)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pictures, "tqdm", interrupted)
+    monkeypatch.setattr(images, "tqdm", interrupted)
     start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
-        pictures.in_threads(lambda file: time.sleep(0.01), [tmp_path] * 5000, title="")
+        images.in_threads(lambda file: time.sleep(0.01), [tmp_path] * 5000, title="")
     assert time.perf_counter() - start < 5
 
 
@@ -445,7 +445,7 @@ def test_all_formats_are_loaded_before_threads_start(tmp_path, monkeypatch):
     """Pillow loads most of them when it first meets an unknown file, which all threads might do at once."""
     calls = []
     monkeypatch.setattr(Image, "init", lambda: calls.append("init"))
-    pictures.in_threads(lambda file: calls.append("work"), [tmp_path] * 3, title="")
+    images.in_threads(lambda file: calls.append("work"), [tmp_path] * 3, title="")
     assert calls == ["init", "work", "work", "work"]
 
 
@@ -456,10 +456,10 @@ def healthy_files():
     """Healthy files of four formats, with their suffixes."""
     files = []
     for path in sorted((SAMPLE / "val").rglob("*.jpg"))[::10]:
-        picture = Image.open(path)
-        files += [(".jpg", path.read_bytes()), (".jpg", encoded(picture, "JPEG", progressive=True, subsampling=0))]
-        files += [(".png", encoded(picture, "PNG")), (".png", encoded(picture.convert("P"), "PNG"))]
-        files += [(".gif", encoded(picture, "GIF")), (".bmp", encoded(picture, "BMP"))]
+        image = Image.open(path)
+        files += [(".jpg", path.read_bytes()), (".jpg", encoded(image, "JPEG", progressive=True, subsampling=0))]
+        files += [(".png", encoded(image, "PNG")), (".png", encoded(image.convert("P"), "PNG"))]
+        files += [(".gif", encoded(image, "GIF")), (".bmp", encoded(image, "BMP"))]
     return files
 
 
@@ -485,7 +485,7 @@ def mutate(content, generator):
 
 @pytest.fixture(scope="module")
 def mutated(tmp_path_factory):
-    """A folder of two classes with 1,000 mutated pictures, and how many of each kind."""
+    """A folder of two classes with 1,000 mutated images, and how many of each kind."""
     folder, generator, sources, kinds = tmp_path_factory.mktemp("mutated"), random.Random(0), healthy_files(), Counter()
     for i in range(1000):
         suffix, content = sources[i % len(sources)]
@@ -497,16 +497,16 @@ def mutated(tmp_path_factory):
 
 
 def loads(path, size):
-    """Whether the loader can read a picture; anything but CourseError goes through and fails the test."""
+    """Whether the loader can read an image; anything but CourseError goes through and fails the test."""
     try:
-        assert pictures.load_picture(path, at_least=size).mode == "RGB"
+        assert images.load_image(path, at_least=size).mode == "RGB"
     except CourseError:
         return False
     return True
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
-def test_the_loader_never_meets_a_picture_it_cannot_read(mutated, capsys):
+def test_the_loader_never_meets_a_image_it_cannot_read(mutated, capsys):
     folder, kinds = mutated
     report = helpers.audit(folder)
     unreadable = {finding.path for finding in report.of("unreadable")}
@@ -518,9 +518,9 @@ def test_the_loader_never_meets_a_picture_it_cannot_read(mutated, capsys):
     splits = data.load_splits(choose_setting(str(folder)))
     counts = ", ".join(f"{name} {count}" for name, count in sorted(kinds.items()))
     with capsys.disabled():
-        print(f"\nmutations: {report.pictures} ({counts}); unreadable: {len(unreadable)}, read: {report.healthy},")
+        print(f"\nmutations: {report.images} ({counts}); unreadable: {len(unreadable)}, read: {report.healthy},")
         print(f"left out: {len(splits.left_out)}, judged in two ways: {len(wrong)}; slowest: {slowest:.2f} s")
-    assert report.pictures == 1000
+    assert report.images == 1000
     assert wrong == []
     assert set(splits.left_out) == unreadable
     assert 300 < len(unreadable) < 900
@@ -528,7 +528,7 @@ def test_the_loader_never_meets_a_picture_it_cannot_read(mutated, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
-def test_an_epoch_over_the_mutated_pictures_ends(mutated):
+def test_an_epoch_over_the_mutated_images_ends(mutated):
     splits = data.load_splits(choose_setting(str(mutated[0])))
     loaders = data.make_loaders(splits, 32, batch_size=50, workers=0)
     assert sum(len(labels) for loader in loaders for _, labels in loader) == 1000 - len(splits.left_out)
@@ -553,7 +553,7 @@ def test_the_command_prints_and_writes(sample, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:4] == ["finding", "count", "when", "loaded"]
     assert any(line.split()[:3] == ["hidden", "folder", "3"] for line in lines)
-    assert "pictures a second" in lines[-2]
+    assert "images a second" in lines[-2]
     assert (tmp_path / "new" / "findings.csv").read_text(encoding="utf-8").startswith("kind,path,detail,other\n")
 
 

@@ -22,21 +22,21 @@ TINY = {"scratch_size": 32, "transfer_size": 32, "scratch_epochs": 2, "transfer_
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder of three classes, eight pictures each; each class has a colour of its own."""
+def images(tmp_path):
+    """A folder of three classes, eight images each; each class has a colour of its own."""
     generator = numpy.random.default_rng(0)
     for label, name in enumerate(("ants", "bees", "wasps")):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(8):
             pixels = generator.integers(0, 120, (40, 40, 3), dtype=numpy.uint8)
             pixels[..., label] += 120
-            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{i}.png")
-    return tmp_path / "pictures"
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+    return tmp_path / "images"
 
 
 @pytest.fixture
 def slim(tmp_path):
-    """A weights file of a slim VGG16 for small pictures."""
+    """A weights file of a slim VGG16 for small images."""
     torch.manual_seed(0)
     save_file(models.VGG16(5, width=1 / 8, image_size=32).state_dict(), tmp_path / "slim.safetensors")
     return tmp_path / "slim.safetensors"
@@ -44,7 +44,7 @@ def slim(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _small_and_here(tmp_path, monkeypatch):
-    """Two short epochs on small pictures, in an empty working folder, without the user's choices."""
+    """Two short epochs on small images, in an empty working folder, without the user's choices."""
     monkeypatch.setitem(settings.SETTINGS, "photos", replace(settings.SETTINGS["photos"], **TINY))
     for name in ("COURSE_SETTING", "COURSE_BACKBONE", "COURSE_WEIGHTS", "COURSE_ARCHIVES"):
         monkeypatch.delenv(name, raising=False)
@@ -69,9 +69,9 @@ def refused(capsys, tmp_path, *arguments, status=2):
 # ---- what they do
 
 
-def test_compare_writes_the_figure_and_the_numbers(pictures, slim, tmp_path, capsys):
+def test_compare_writes_the_figure_and_the_numbers(images, slim, tmp_path, capsys):
     out = tmp_path / "out"
-    assert run("compare", "--data", pictures, "--weights", slim, "--seed", 3, "--out", out) == 0
+    assert run("compare", "--data", images, "--weights", slim, "--seed", 3, "--out", out) == 0
     assert "test accuracy" in capsys.readouterr().out
     with Image.open(out / "comparison.png") as figure:
         figure.load()
@@ -83,7 +83,7 @@ def test_compare_writes_the_figure_and_the_numbers(pictures, slim, tmp_path, cap
         assert model["test_log_loss"] > 0
     assert set(content) == {"data", "models", "seed", "environment"}
     assert content["data"] == {
-        "name": "pictures", "classes": ["ants", "bees", "wasps"], "train": 15, "validation": 3, "test": 6,
+        "name": "images", "classes": ["ants", "bees", "wasps"], "train": 15, "validation": 3, "test": 6,
     }  # fmt: skip
     keys = {"test_accuracy", "test_log_loss", "parameters", "trainable_parameters", "epochs", "train_seconds"}
     assert set(content["models"]["scratch"]) == keys
@@ -102,12 +102,12 @@ def test_compare_writes_the_figure_and_the_numbers(pictures, slim, tmp_path, cap
     ],
     ids=["scratch", "transfer"],
 )
-def test_train_then_predict(pictures, arguments, sides, tmp_path, capsys):
-    assert run("train", *arguments, "--data", pictures) == 0
+def test_train_then_predict(images, arguments, sides, tmp_path, capsys):
+    assert run("train", *arguments, "--data", images) == 0
     folder = tmp_path / "here" / "runs" / arguments[0]
     assert load_run(folder).history.rows
     capsys.readouterr()
-    files = sorted(pictures.rglob("*.png"))[:3]
+    files = sorted(images.rglob("*.png"))[:3]
     assert run("predict", folder, *files) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     model, about = load_model(folder)
@@ -119,25 +119,25 @@ def test_train_then_predict(pictures, arguments, sides, tmp_path, capsys):
 
 
 def answer(model, file, sides, *, size):
-    """The mean of the model's answers to a picture as it is, and mirrored."""
-    picture = Image.open(file).convert("RGB")
-    pictures = {"as it is": picture, "mirrored": ImageOps.mirror(picture)}
+    """The mean of the model's answers to an image as it is, and mirrored."""
+    image = Image.open(file).convert("RGB")
+    images = {"as it is": image, "mirrored": ImageOps.mirror(image)}
     with torch.inference_mode():
-        answers = [model.eval()(data.eval_transform(size)(pictures[side])[None]).softmax(1)[0] for side in sides]
+        answers = [model.eval()(data.eval_transform(size)(images[side])[None]).softmax(1)[0] for side in sides]
     return sum(answers) / len(sides)
 
 
-def test_the_same_seed_gives_the_same_numbers(pictures, slim, tmp_path):
+def test_the_same_seed_gives_the_same_numbers(images, slim, tmp_path):
     summaries = []
     for out in ("a", "b"):
-        run("train", "transfer", "--data", pictures, "--weights", slim, "--out", tmp_path / out)
+        run("train", "transfer", "--data", images, "--weights", slim, "--out", tmp_path / out)
         summaries.append(load_run(tmp_path / out).summary)
     assert summaries[0]["test_log_loss"] == summaries[1]["test_log_loss"]
 
 
-def test_a_name_that_the_terminal_cannot_show_is_written_in_its_letters_numbers(pictures, monkeypatch):
-    run("train", "scratch", "--data", pictures)
-    first, second = sorted(pictures.rglob("*.png"))[:2]
+def test_a_name_that_the_terminal_cannot_show_is_written_in_its_letters_numbers(images, monkeypatch):
+    run("train", "scratch", "--data", images)
+    first, second = sorted(images.rglob("*.png"))[:2]
     first = first.rename(first.with_name("größe.png"))
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr(sys, "stdout", ascii_only)
@@ -149,26 +149,26 @@ def test_a_name_that_the_terminal_cannot_show_is_written_in_its_letters_numbers(
 @pytest.mark.parametrize(
     ("error", "status"), [(torch.cuda.OutOfMemoryError("CUDA out of memory."), 1), (RuntimeError("a bug"), None)]
 )
-def test_the_end_of_memory_is_one_line_and_a_bug_is_not(pictures, capsys, monkeypatch, error, status):
+def test_the_end_of_memory_is_one_line_and_a_bug_is_not(images, capsys, monkeypatch, error, status):
     def fail(*arguments, **options):
         raise error
 
     monkeypatch.setitem(command_line.RECIPES, "scratch", fail)
     if status is None:
         with pytest.raises(RuntimeError, match="a bug"):
-            run("train", "scratch", "--data", pictures)
+            run("train", "scratch", "--data", images)
     else:
-        assert run("train", "scratch", "--data", pictures) == status
+        assert run("train", "scratch", "--data", images) == status
         errors = capsys.readouterr().err
         assert errors.startswith("error: Out of memory.")
         assert errors.count("\n") == 1
 
 
-def test_predict_names_the_unreadable_and_goes_on(pictures, tmp_path, capsys):
-    run("train", "scratch", "--data", pictures)
+def test_predict_names_the_unreadable_and_goes_on(images, tmp_path, capsys):
+    run("train", "scratch", "--data", images)
     capsys.readouterr()
-    (tmp_path / "text.jpg").write_text("not a picture")
-    good = next(pictures.rglob("*.png"))
+    (tmp_path / "text.jpg").write_text("not an image")
+    good = next(images.rglob("*.png"))
     assert run("predict", "runs/scratch", tmp_path / "text.jpg", good) == 1
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{good}\t")
@@ -176,13 +176,13 @@ def test_predict_names_the_unreadable_and_goes_on(pictures, tmp_path, capsys):
     assert "text.jpg can't be read" in captured.err
 
 
-def test_an_epoch_that_was_shown_is_on_the_disk(pictures, tmp_path):
+def test_an_epoch_that_was_shown_is_on_the_disk(images, tmp_path):
     """Ctrl-C the moment the first line appears."""
 
     def interrupt(line):
         raise KeyboardInterrupt
 
-    setting = settings.choose_setting(str(pictures))
+    setting = settings.choose_setting(str(images))
     with pytest.raises(KeyboardInterrupt):
         train_scratch(data.load_splits(setting), setting, folder=tmp_path / "out", report=interrupt)
     load_model(tmp_path / "out")
@@ -204,13 +204,13 @@ def test_ctrl_c_while_the_model_is_written_leaves_the_old_one_whole(tmp_path, mo
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
-def test_ctrl_c_keeps_the_best_model_so_far(pictures, tmp_path):
+def test_ctrl_c_keeps_the_best_model_so_far(images, tmp_path):
     code = (
         # A shell starts what it runs in the background with Ctrl-C ignored, and these tests may run so.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import sys; from dataclasses import replace; from helpers import settings; from helpers.__main__ import main;"
         f"settings.SETTINGS['photos'] = replace(settings.SETTINGS['photos'], **{TINY | {'scratch_epochs': 9999}});"
-        f"sys.exit(main(['train', 'scratch', '--data', {str(pictures)!r}, '--out', {str(tmp_path / 'out')!r}]))"
+        f"sys.exit(main(['train', 'scratch', '--data', {str(images)!r}, '--out', {str(tmp_path / 'out')!r}]))"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-u", "-c", code], env=os.environ, **pipes) as process:
@@ -264,24 +264,24 @@ def test_folders_that_cannot_be_used_are_one_line(counts, message, capsys, tmp_p
     assert message in refused(capsys, tmp_path, "compare", "--data", tmp_path / "bad")
 
 
-def test_weights_that_cannot_be_used_are_one_line(pictures, slim, capsys, tmp_path):
+def test_weights_that_cannot_be_used_are_one_line(images, slim, capsys, tmp_path):
     save_file(models.build("resnet18").state_dict(), tmp_path / "other.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(slim.read_bytes()[:-100])
-    train = ("train", "transfer", "--data", pictures, "--weights")
+    train = ("train", "transfer", "--data", images, "--weights")
     assert "features.0.weight" in refused(capsys, tmp_path, *train, tmp_path / "other.safetensors")
     assert "damaged" in refused(capsys, tmp_path, *train, tmp_path / "cut.safetensors")
 
 
 @pytest.fixture
-def cut(pictures, tmp_path):
+def cut(images, tmp_path):
     """A JPEG in the folder whose header is whole and whose end is missing."""
     Image.effect_noise((300, 300), 80).save(tmp_path / "whole.jpg")
-    (pictures / "ants" / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:3000])
+    (images / "ants" / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:3000])
 
 
 @pytest.mark.usefixtures("cut")
-def test_a_picture_that_is_cut_short_is_left_out_before_training(pictures, capsys):
-    assert run("train", "scratch", "--data", pictures) == 0
+def test_a_image_that_is_cut_short_is_left_out_before_training(images, capsys):
+    assert run("train", "scratch", "--data", images) == 0
     captured = capsys.readouterr()
     assert "left out, not readable: 1" in captured.out
     assert "cut.jpg" in captured.out
@@ -289,17 +289,17 @@ def test_a_picture_that_is_cut_short_is_left_out_before_training(pictures, capsy
 
 
 @pytest.mark.usefixtures("cut")
-def test_a_picture_that_is_damaged_after_the_check_ends_the_run_with_its_name(pictures, capsys, monkeypatch):
+def test_a_image_that_is_damaged_after_the_check_ends_the_run_with_its_name(images, capsys, monkeypatch):
     monkeypatch.setattr(data, "is_readable", lambda path: True)
-    assert run("train", "scratch", "--data", pictures) == 1
+    assert run("train", "scratch", "--data", images) == 1
     errors = capsys.readouterr().err
     assert "cut.jpg can't be read" in errors
     assert errors.count("\n") == 1
 
 
-def test_an_output_folder_that_cannot_be_written_is_one_line(pictures, capsys, tmp_path):
+def test_an_output_folder_that_cannot_be_written_is_one_line(images, capsys, tmp_path):
     (tmp_path / "file").write_text("x")
-    line = refused(capsys, tmp_path, "train", "scratch", "--data", pictures, "--out", tmp_path / "file" / "out")
+    line = refused(capsys, tmp_path, "train", "scratch", "--data", images, "--out", tmp_path / "file" / "out")
     assert "Can't write into" in line
 
 

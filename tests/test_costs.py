@@ -13,11 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from helpers import costs, models
 from helpers.settings import BadArgument
 
-# Name, network, shape of a picture. The last has what VGG16 lacks: a stride, a 5×5 kernel, groups, an odd width.
+# Name, network, shape of an image. The last has what VGG16 lacks: a stride, a 5×5 kernel, groups, an odd width.
 NETWORKS = [
     ("vgg16", lambda: models.VGG16(), (3, 224, 224)),
     ("vgg16_bn, slim", lambda: models.VGG16(7, batch_norm=True, width=1 / 8, image_size=96), (3, 96, 96)),
-    ("vgg16 on larger pictures", lambda: models.VGG16(width=1 / 8), (3, 300, 260)),
+    ("vgg16 on larger images", lambda: models.VGG16(width=1 / 8), (3, 300, 260)),
     ("torchvision's vgg19", lambda: torchvision.models.vgg19(weights=None), (3, 224, 224)),
     ("small_cnn", lambda: models.SmallCNN(5), (3, 75, 64)),
     (
@@ -94,7 +94,7 @@ def test_a_layer_that_is_not_counted_is_named():
         costs.layer_costs(nn.Sequential(nn.Flatten(), nn.Conv1d(1, 1, 1)), (3, 8, 8))
 
 
-def test_pictures_of_the_wrong_size_for_the_linear_layer_are_refused():
+def test_images_of_the_wrong_size_for_the_linear_layer_are_refused():
     without_average = nn.Sequential(nn.MaxPool2d(2), nn.Linear(12, 2))
     assert costs.layer_costs(without_average, (3, 4, 4))[-1].output_shape == (2,)
     with pytest.raises(BadArgument, match="1 needs 12 inputs, the layer before it gives 27"):
@@ -114,9 +114,9 @@ def test_the_cost_table_has_a_row_for_each_layer_with_weights():
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_predicted_memory_is_what_a_real_training_step_leaves(batch_norm, optimizer):
-    model, pictures = slim(batch_norm=batch_norm), torch.rand(4, 3, 64, 64)
+    model, images = slim(batch_norm=batch_norm), torch.rand(4, 3, 64, 64)
     predicted = costs.predicted_memory(model, (3, 64, 64), 4, optimizer=optimizer)
-    measured = costs.measured_memory(model, pictures, optimizer=optimizer)
+    measured = costs.measured_memory(model, images, optimizer=optimizer)
     assert predicted.weights == measured.weights
     assert predicted.gradients == measured.gradients
     assert predicted.optimizer == pytest.approx(measured.optimizer, rel=1e-4)  # AdamW also counts its steps
@@ -146,8 +146,8 @@ def test_predicting_needs_no_gradients_and_frees_what_it_has_used():
     assert (predicted.gradients, predicted.optimizer) == (0, 0)
     with torch.inference_mode(), LiveBytes() as live:
         model(torch.empty(2, 3, 224, 224, device="meta"))
-    pictures = 2 * 3 * 224 * 224 * 4  # held by the caller all the time
-    assert predicted.activations == live.most - pictures
+    images = 2 * 3 * 224 * 224 * 4  # held by the caller all the time
+    assert predicted.activations == live.most - images
 
 
 def test_a_frozen_base_works_in_the_memory_of_its_largest_layer():

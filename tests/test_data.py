@@ -17,8 +17,8 @@ from helpers import data
 from helpers.settings import BadArgument, CourseError, choose_setting
 
 
-def picture(path, *, size=(40, 30), seed=0, **options):
-    """A picture of random colours in a file."""
+def make_image(path, *, size=(40, 30), seed=0, **options):
+    """An image of random colours in a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = numpy.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=numpy.uint8)
     Image.fromarray(noise).save(path, **options)
@@ -26,10 +26,10 @@ def picture(path, *, size=(40, 30), seed=0, **options):
 
 
 def class_folders(folder, **counts):
-    """One folder a class with so many pictures."""
+    """One folder a class with so many images."""
     for name, count in counts.items():
         for i in range(count):
-            picture(folder / name / f"{i}.png", seed=i)
+            make_image(folder / name / f"{i}.png", seed=i)
     return folder
 
 
@@ -102,20 +102,20 @@ def test_the_real_archive_has_its_published_sizes(monkeypatch):
     assert sizes(splits) == (1600, 400, 1000)
 
 
-def test_hidden_folders_and_files_are_no_classes_and_no_pictures(tmp_path):
+def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path):
     class_folders(tmp_path, a=5, b=5)
-    picture(tmp_path / ".ipynb_checkpoints" / "0.png")
-    picture(tmp_path / "__MACOSX" / "0.png")
-    picture(tmp_path / "a" / "._0.png")
+    make_image(tmp_path / ".ipynb_checkpoints" / "0.png")
+    make_image(tmp_path / "__MACOSX" / "0.png")
+    make_image(tmp_path / "a" / "._0.png")
     (tmp_path / "a" / ".DS_Store").write_text("x")
     splits = read(tmp_path)
     assert splits.classes == ["a", "b"]
     assert sum(sizes(splits)) == 10
 
 
-def test_files_that_are_no_pictures_are_left_out_and_named(tmp_path):
+def test_files_that_are_no_images_are_left_out_and_named(tmp_path):
     class_folders(tmp_path, a=5, b=5)
-    (tmp_path / "a" / "text.jpg").write_text("not a picture")
+    (tmp_path / "a" / "text.jpg").write_text("not an image")
     splits = read(tmp_path)
     assert sum(sizes(splits)) == 10
     assert "left out, not readable: 1" in str(splits)
@@ -130,12 +130,12 @@ def test_a_png_with_a_short_header_is_left_out(tmp_path):
     assert [path.name for path in read(tmp_path).left_out] == ["short.png"]
 
 
-def test_a_class_without_a_readable_picture_is_named(tmp_path):
+def test_a_class_without_a_readable_image_is_named(tmp_path):
     class_folders(tmp_path, a=5, b=5)
     (tmp_path / "c").mkdir()
     for i in range(4):
-        (tmp_path / "c" / f"{i}.jpg").write_text("not a picture")
-    with pytest.raises(BadArgument, match=r"Class 'c' in .* has 0 readable pictures"):
+        (tmp_path / "c" / f"{i}.jpg").write_text("not an image")
+    with pytest.raises(BadArgument, match=r"Class 'c' in .* has 0 readable images"):
         read(tmp_path)
 
 
@@ -144,8 +144,8 @@ def test_a_class_without_a_readable_picture_is_named(tmp_path):
     [
         ({}, "0 class folders"),
         ({"a": 5}, "1 class folders .a."),
-        ({"a": 5, "b": 1}, "Class 'b'.* 1 readable pictures.*at least three"),
-        ({"a": 5, "b": 2}, "Class 'b'.* 2 readable pictures"),
+        ({"a": 5, "b": 1}, "Class 'b'.* 1 readable images.*at least three"),
+        ({"a": 5, "b": 2}, "Class 'b'.* 2 readable images"),
     ],
 )
 def test_folders_that_cannot_be_used_are_explained(tmp_path, counts, message):
@@ -162,17 +162,17 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
         data.load_splits(replace(choose_setting("sample"), name=str(tmp_path / "missing")))
 
 
-# ---- pictures
+# ---- images
 
 
 def saved(tmp_path, image, name, **options):
     image.save(tmp_path / name, **options)
-    return data.load_picture(tmp_path / name)
+    return data.load_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "CMYK", "LA", "RGBA"])
 def test_every_mode_becomes_rgb_as_pillow_would_show_it(tmp_path, mode):
-    base = Image.open(picture(tmp_path / "base.png")).convert("RGB")
+    base = Image.open(make_image(tmp_path / "base.png")).convert("RGB")
     image = base.convert(mode)
     loaded = saved(tmp_path, image, "x.tif" if mode == "CMYK" else "x.png")
     assert loaded.mode == "RGB"
@@ -196,7 +196,7 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
     assert abs(numpy.asarray(loaded)[..., 0].astype(float) - values / 257).max() <= 1
 
 
-def test_a_dark_sixteen_bit_picture_stays_dark(tmp_path):
+def test_a_dark_sixteen_bit_image_stays_dark(tmp_path):
     """All its values would be bright ones in 8 bits."""
     loaded = saved(tmp_path, Image.fromarray(numpy.full((8, 8), 250, dtype=numpy.uint16)), "dark.png")
     assert loaded.getpixel((4, 4)) == pytest.approx((1, 1, 1), abs=1)
@@ -205,10 +205,10 @@ def test_a_dark_sixteen_bit_picture_stays_dark(tmp_path):
 def test_an_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    assert data.load_picture(tmp_path / "moving.gif").getpixel((4, 4)) == (255, 0, 0)
+    assert data.load_image(tmp_path / "moving.gif").getpixel((4, 4)) == (255, 0, 0)
 
 
-def test_turned_pictures_are_put_upright(tmp_path):
+def test_turned_images_are_put_upright(tmp_path):
     image = Image.new("RGB", (40, 20), "black")
     image.paste("white", (0, 0, 20, 20))  # the left half
     exif = Image.Exif()
@@ -220,18 +220,18 @@ def test_turned_pictures_are_put_upright(tmp_path):
 
 
 def test_what_cannot_be_decoded_is_named(tmp_path):
-    (tmp_path / "text.jpg").write_text("not a picture")
-    whole = picture(tmp_path / "whole.jpg", size=(300, 300))
+    (tmp_path / "text.jpg").write_text("not an image")
+    whole = make_image(tmp_path / "whole.jpg", size=(300, 300))
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:2000])
     for name in ("text.jpg", "cut.jpg", "missing.jpg"):
-        with pytest.raises(CourseError, match=f"{name} can't be read as a picture"):
-            data.load_picture(tmp_path / name)
+        with pytest.raises(CourseError, match=f"{name} can't be read as an image"):
+            data.load_image(tmp_path / name)
 
 
 def test_a_large_jpeg_is_decoded_smaller_but_never_too_small(tmp_path):
-    file = picture(tmp_path / "large.jpg", size=(1600, 1200))
-    assert data.load_picture(file).size == (1600, 1200)
-    smaller = data.load_picture(file, at_least=200).size
+    file = make_image(tmp_path / "large.jpg", size=(1600, 1200))
+    assert data.load_image(file).size == (1600, 1200)
+    smaller = data.load_image(file, at_least=200).size
     assert 200 <= min(smaller) < 600
 
 
@@ -239,7 +239,7 @@ def test_a_large_jpeg_is_decoded_smaller_but_never_too_small(tmp_path):
 
 
 def test_eval_transform_equals_the_older_transforms(tmp_path):
-    image = Image.open(picture(tmp_path / "x.png", size=(90, 60))).convert("RGB")
+    image = Image.open(make_image(tmp_path / "x.png", size=(90, 60))).convert("RGB")
     steps = [v1.Resize((32, 32)), v1.ToTensor(), v1.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
     tensor, older = data.eval_transform(32)(image).as_subclass(torch.Tensor), v1.Compose(steps)(image)
     one_level = 1.01 / 255 / min(data.IMAGENET_STD)  # Pillow rounds otherwise
@@ -247,21 +247,21 @@ def test_eval_transform_equals_the_older_transforms(tmp_path):
     assert (tensor - older).abs().mean() < one_level / 10
 
 
-def test_augmentation_starts_from_the_whole_picture():
+def test_augmentation_starts_from_the_whole_image():
     image = Image.new("RGB", (90, 30), "blue")
     image.paste("red", (0, 0, 15, 30))
     image.paste("lime", (75, 0, 90, 30))
     assert data.to_square(image).size == (30, 30)
     assert data.to_square(image.crop((0, 0, 30, 30))).size == (30, 30)
     torch.manual_seed(0)
-    crops = [data.denormalise(data.train_transform(32)(image)) for _ in range(50)]
-    # A square cut from the wide picture itself would never hold both of its ends.
+    crops = [data.denormalize(data.train_transform(32)(image)) for _ in range(50)]
+    # A square cut from the wide image itself would never hold both of its ends.
     assert any((crop[0] > 0.6).any() and (crop[1] > 0.6).any() for crop in crops)
 
 
-def test_denormalise_undoes_the_normalisation(tmp_path):
-    image = Image.open(picture(tmp_path / "x.png", size=(32, 32))).convert("RGB")
-    restored = data.denormalise(data.eval_transform(32)(image))
+def test_denormalize_undoes_the_normalisation(tmp_path):
+    image = Image.open(make_image(tmp_path / "x.png", size=(32, 32))).convert("RGB")
+    restored = data.denormalize(data.eval_transform(32)(image))
     torch.testing.assert_close(restored.as_subclass(torch.Tensor), v1.ToTensor()(image))
 
 
@@ -269,20 +269,20 @@ def digest(tensor):
     return tensor.contiguous().numpy().tobytes()
 
 
-def test_loaders_show_every_picture_once_and_repeat_by_seed(tmp_path):
+def test_loaders_show_every_image_once_and_repeat_by_seed(tmp_path):
     splits = read(class_folders(tmp_path, a=30, b=25))
 
     def epoch(seed, augment=False, part=0):
         loader = data.make_loaders(splits, 32, batch_size=8, augment=augment, seed=seed)[part]
         batches = list(loader)
-        return torch.cat([pictures for pictures, _ in batches]), torch.cat([labels for _, labels in batches])
+        return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
 
-    pictures, labels = epoch(0)
-    assert pictures.shape == (len(splits.train), 3, 32, 32)
+    images, labels = epoch(0)
+    assert images.shape == (len(splits.train), 3, 32, 32)
     alone = [data.eval_transform(32)(Image.open(path).convert("RGB")) for path, _ in splits.train]
-    assert sorted(map(digest, pictures)) == sorted(map(digest, alone))
+    assert sorted(map(digest, images)) == sorted(map(digest, alone))
     assert sorted(labels.tolist()) == [label for _, label in splits.train]
-    assert torch.equal(epoch(0)[0], pictures)
+    assert torch.equal(epoch(0)[0], images)
     assert not torch.equal(epoch(1)[1], labels)
     for part, expected in ((1, splits.validation), (2, splits.test)):
         assert epoch(0, part=part)[1].tolist() == [label for _, label in expected]
@@ -290,8 +290,8 @@ def test_loaders_show_every_picture_once_and_repeat_by_seed(tmp_path):
     assert not torch.equal(epoch(0, augment=True)[0], epoch(0, augment=True)[0])
 
 
-def test_a_batch_is_decoded_in_threads_and_equals_its_pictures_alone(tmp_path, monkeypatch):
-    splits, threads, alone_in = read(class_folders(tmp_path, a=30, b=25)), set(), data.load_picture
+def test_a_batch_is_decoded_in_threads_and_equals_its_images_alone(tmp_path, monkeypatch):
+    splits, threads, alone_in = read(class_folders(tmp_path, a=30, b=25)), set(), data.load_image
     dataset = data.make_loaders(splits, 32, augment=False)[0].dataset
     alone = [dataset[index] for index in (7, 3, 20)]
 
@@ -299,7 +299,7 @@ def test_a_batch_is_decoded_in_threads_and_equals_its_pictures_alone(tmp_path, m
         threads.add(threading.current_thread())
         return alone_in(*arguments, **options)
 
-    monkeypatch.setattr(data, "load_picture", load)
+    monkeypatch.setattr(data, "load_image", load)
     together = dataset.__getitems__([7, 3, 20])
     assert len(threads) >= 1
     assert threading.main_thread() not in threads
@@ -312,7 +312,7 @@ def test_augmentation_repeats_by_seed_although_threads_decode(tmp_path):
 
     def augmented():
         torch.manual_seed(0)
-        return torch.stack([picture for picture, _ in dataset.__getitems__(list(range(33)))])
+        return torch.stack([image for image, _ in dataset.__getitems__(list(range(33)))])
 
     first = augmented()
     assert all(torch.equal(augmented(), first) for _ in range(5))
@@ -320,28 +320,28 @@ def test_augmentation_repeats_by_seed_although_threads_decode(tmp_path):
 
 def mean_of_a_batch(dataset, answers):
     """In a process of its own."""
-    answers.put(torch.stack([picture for picture, _ in dataset.__getitems__([0, 1, 2])]).mean().item())
+    answers.put(torch.stack([image for image, _ in dataset.__getitems__([0, 1, 2])]).mean().item())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="where processes start anew, loaders have none")
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_unreadable_picture_is_one_line_from_a_worker_process_too(tmp_path, workers):
+def test_an_unreadable_image_is_one_line_from_a_worker_process_too(tmp_path, workers):
     splits = read(class_folders(tmp_path, a=30, b=25))
     damaged = splits.validation[3][0]
     damaged.write_bytes(damaged.read_bytes()[:200])
     _, loader, _ = data.make_loaders(splits, 32, augment=False, workers=workers)
     with pytest.raises(CourseError) as error:
         list(loader)
-    assert str(error.value) == f"{damaged} can't be read as a picture. Replace it or take it out of the folder."
+    assert str(error.value) == f"{damaged} can't be read as an image. Replace it or take it out of the folder."
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork processes")
 def test_a_forked_process_starts_threads_of_its_own(tmp_path):
     splits = read(class_folders(tmp_path, a=30, b=25))
     train, validation, _ = data.make_loaders(splits, 32, augment=False)
-    batches = torch.cat([pictures for pictures, _ in validation])  # starts this process's threads
+    batches = torch.cat([images for images, _ in validation])  # starts this process's threads
     workers = data.make_loaders(splits, 32, augment=False, workers=2)[1]
-    assert torch.equal(torch.cat([pictures for pictures, _ in workers]), batches)
+    assert torch.equal(torch.cat([images for images, _ in workers]), batches)
     forking = multiprocessing.get_context("fork")
     answers = forking.Queue()
     process = forking.Process(target=mean_of_a_batch, args=(train.dataset, answers), daemon=True)

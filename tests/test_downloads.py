@@ -207,7 +207,7 @@ def test_the_next_source_is_tried_and_the_first_cause_is_kept(server, tmp_path):
 def test_another_archive_than_the_published_one_is_used_and_that_is_said(tmp_path, capsys):
     archive = tmp_path / "a.zip"
     archive.write_bytes(BODY)
-    downloads.unpack(archive, tmp_path / "same", size=len(BODY), sha256=DIGEST, folders=["pictures"])
+    downloads.unpack(archive, tmp_path / "same", size=len(BODY), sha256=DIGEST, folders=["images"])
     assert capsys.readouterr().err == ""
     for published, reason in [({"size": 7}, "bytes instead of 7"), ({"sha256": "0" * 64}, "not 00000000")]:
         target = downloads.unpack(archive, tmp_path / reason, **published)
@@ -220,7 +220,7 @@ def test_another_archive_than_the_published_one_is_used_and_that_is_said(tmp_pat
 def test_an_archive_of_something_else_is_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes(BODY)
     with pytest.raises(CourseError, match=r"a.zip is damaged or unsafe \(it has no folder PetImages\)"):
-        downloads.unpack(tmp_path / "a.zip", tmp_path / "out", folders=["pictures", "PetImages"])
+        downloads.unpack(tmp_path / "a.zip", tmp_path / "out", folders=["images", "PetImages"])
     assert leftovers(tmp_path) == ["a.zip"]
 
 

@@ -391,21 +391,21 @@ def overlapping():
 ENCRYPTED, COMPRESSION, SIZE = 6, 8, 22  # where these fields are in an entry's header
 HARMFUL = {
     "out by ..": (with_entry("../evil"), "leads out"),
-    "out by .. in the middle": (with_entry("pictures/../../evil"), "leads out"),
+    "out by .. in the middle": (with_entry("images/../../evil"), "leads out"),
     "out by backslashes": (with_entry("..\\..\\evil"), "leads out"),
     "an absolute path": (with_entry("/tmp/evil"), "leads out"),
     "a drive": (with_entry("C:\\evil"), "leads out"),
     "a drive without a slash": (with_entry("C:evil"), "leads out"),
     "a network share": (with_entry("\\\\server\\share\\evil"), "leads out"),
     "a link": (with_entry("link", b"/etc/passwd", external_attr=0o120777 << 16), "is a link"),
-    "a link to a folder": (with_entry("pictures/0", b"../..", external_attr=0o120777 << 16), "is a link"),
+    "a link to a folder": (with_entry("images/0", b"../..", external_attr=0o120777 << 16), "is a link"),
     "encrypted": (patched(b"x" * 99, offset=ENCRYPTED, value=1), "is encrypted"),
-    "the same name twice": (with_entry("pictures/0/X.bin").replace(b"X.bin", b"0.bin"), "the same name"),
+    "the same name twice": (with_entry("images/0/X.bin").replace(b"X.bin", b"0.bin"), "the same name"),
     "a bomb": (patched(bytes(500), offset=SIZE, value=150_000_000, form="<L"), "it would grow"),
     "a bomb of overlapping entries": (overlapping(), "larger than the file"),
     "larger than it declares": (patched(bytes(5_000_000), offset=SIZE, value=10, form="<L"), "CRC"),
     "an unknown compression": (patched(b"x" * 99, offset=COMPRESSION, value=99), "compression"),
-    "a file that is also a folder": (with_entry("pictures"), ""),
+    "a file that is also a folder": (with_entry("images"), ""),
     **{f"truncated at {at}": (BODY[:at], "") for at in (0, 1, 21, HALF, len(BODY) - 1)},
     "not a zip": (b"<html>", "not a zip"),
 }
@@ -440,7 +440,7 @@ def test_entries_that_the_directory_does_not_name_are_not_unpacked(tmp_path, tal
 
 def test_a_name_in_another_encoding_is_unpacked(tmp_path, tally):
     """Japanese Windows writes cp932 and does not say so; the contents must arrive, whatever the name looks like."""
-    content = make_zip({"pictures/??.bin": b"cat"})
+    content = make_zip({"images/??.bin": b"cat"})
     (tmp_path / "a.zip").write_bytes(content.replace(b"??", "猫".encode("cp932")))
     found = tree(downloads.unpack(tmp_path / "a.zip", tmp_path / "out"))
     tally.count({"a cat": b"".join(found.values())}, {"a cat": b"cat"})

@@ -26,23 +26,23 @@ def with_random_biases(model):
     return model.eval()
 
 
-def in_torch(network, pictures):
-    """What a PyTorch network makes of pictures."""
+def in_torch(network, images):
+    """What a PyTorch network makes of images."""
     with torch.inference_mode():
-        return network(pictures)
+        return network(images)
 
 
-def in_keras(model, pictures):
-    """What a Keras model makes of pictures in PyTorch's layout."""
-    return torch.from_numpy(model.predict(pictures.permute(0, 2, 3, 1).numpy(), verbose=0))
+def in_keras(model, images):
+    """What a Keras model makes of images in PyTorch's layout."""
+    return torch.from_numpy(model.predict(images.permute(0, 2, 3, 1).numpy(), verbose=0))
 
 
 def assert_same_features(torch_vgg16, keras_base, size):
     torch.manual_seed(1)
-    pictures = torch.randn(3, 3, size, size)
-    expected = in_torch(torch_vgg16.features, pictures).permute(0, 2, 3, 1)
+    images = torch.randn(3, 3, size, size)
+    expected = in_torch(torch_vgg16.features, images).permute(0, 2, 3, 1)
     assert expected.abs().max() > 0.1
-    torch.testing.assert_close(in_keras(keras_base, pictures), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(in_keras(keras_base, images), expected, rtol=1e-4, atol=1e-4)
 
 
 # ---- the network
@@ -55,8 +55,8 @@ def test_at_full_width_it_is_keras_applications_vgg16():
     assert [layer.name for layer in ours.layers[1:]] == [layer.name for layer in theirs.layers[1:]]
     assert [weight.shape for weight in ours.weights] == [weight.shape for weight in theirs.weights]
     ours.set_weights(theirs.get_weights())
-    pictures = torch.rand(2, 3, 64, 64)
-    assert torch.equal(in_keras(ours, pictures), in_keras(theirs, pictures))
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(in_keras(ours, images), in_keras(theirs, images))
 
 
 def test_the_slim_base_is_as_large_as_ours_in_pytorch():
@@ -89,10 +89,10 @@ def test_the_three_linear_layers_carry_over_too():
     ours = with_random_biases(models.VGG16(5, image_size=64))
     options = {"weights": None, "input_shape": (64, 64, 3), "classes": 5, "classifier_activation": None}
     theirs = keras_vgg.carry_weights(ours, keras.applications.VGG16(include_top=True, **options))
-    pictures = torch.randn(3, 3, 64, 64)
-    expected = in_torch(ours, pictures)
+    images = torch.randn(3, 3, 64, 64)
+    expected = in_torch(ours, images)
     assert expected.std() > 0.05
-    torch.testing.assert_close(in_keras(theirs, pictures), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(in_keras(theirs, images), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_pytorchs_tools_work_on_a_keras_model():
 
 
 def small_loader(count=21):
-    """Random pictures in batches of 8, 8 and 5; the bright ones are of the second class."""
+    """Random images in batches of 8, 8 and 5; the bright ones are of the second class."""
     torch.manual_seed(0)
-    pictures = torch.rand(count, 3, 4, 4) + torch.rand(count, 1, 1, 1)
-    return DataLoader(TensorDataset(pictures, (pictures.mean((1, 2, 3)) > 1).long()), batch_size=8)
+    images = torch.rand(count, 3, 4, 4) + torch.rand(count, 1, 1, 1)
+    return DataLoader(TensorDataset(images, (images.mean((1, 2, 3)) > 1).long()), batch_size=8)
 
 
 @pytest.fixture

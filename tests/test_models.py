@@ -39,9 +39,9 @@ def test_vgg16_equals_torchvisions_on_the_same_weights(batch_norm, theirs, tmp_p
     torch.save(reference.state_dict(), tmp_path / "published.pth")
     ours = models.load_backbone("vgg16_bn" if batch_norm else "vgg16", tmp_path / "published.pth").eval()
     assert list(ours.state_dict()) == list(reference.state_dict())
-    pictures = torch.rand(2, 3, 224, 224)
+    images = torch.rand(2, 3, 224, 224)
     with torch.inference_mode():
-        torch.testing.assert_close(ours(pictures), reference(pictures), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours(images), reference(images), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("batch_norm", "theirs"), OURS_AND_THEIRS)
@@ -121,10 +121,10 @@ def test_half_precision_files_load_as_float32(tmp_path):
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
 def test_the_embedded_weights_load_and_give_the_same_answers(name):
     """The plain network is the batch-norm network with its normalisation folded into the convolutions."""
-    pictures = torch.rand(2, 3, 96, 96)
+    images = torch.rand(2, 3, 96, 96)
     plain, other = (models.load_backbone(n, SAMPLE / f"{n}_slim.safetensors").eval() for n in ("vgg16", name))
     with torch.inference_mode():
-        torch.testing.assert_close(plain(pictures), other(pictures), rtol=0.05, atol=0.05)
+        torch.testing.assert_close(plain(images), other(images), rtol=0.05, atol=0.05)
 
 
 def test_weights_of_another_network_are_named(tmp_path):

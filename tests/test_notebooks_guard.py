@@ -121,7 +121,7 @@ def test_a_cell_of_the_most_lines_passes(tmp_path):
     [
         (new_output("error", ename="ValueError", evalue="no", traceback=[]), "an error output, ValueError"),
         (stream("UserWarning: old\n", name="stderr"), "output on stderr"),
-        (shown(image_svg_xml="<svg/>"), "an SVG picture"),
+        (shown(image_svg_xml="<svg/>"), "an SVG image"),
         (stream("saved in /home/someone/runs\n"), "a path of someone's machine, /home/"),
         (shown(text_plain=repr(str(PurePosixPath("/", "root", "course")))), "a path of someone's machine, /root/"),
         (shown(text_plain="1", text_html="<b>/Users/someone</b>"), "a path of someone's machine, /Users/"),
@@ -135,9 +135,9 @@ def test_an_output_that_breaks_a_rule_fails(tmp_path, output, expected):
     assert expected in problem
 
 
-def test_the_bytes_of_a_picture_are_no_path(tmp_path):
-    picture = code("draw()", shown(image_png="aGk/home/aGk=", text_plain="<Figure>"))
-    assert found_in(tmp_path, with_cell(picture, new_markdown_cell("Figure: bytes."))) == []
+def test_the_bytes_of_a_image_are_no_path(tmp_path):
+    image = code("draw()", shown(image_png="aGk/home/aGk=", text_plain="<Figure>"))
+    assert found_in(tmp_path, with_cell(image, new_markdown_cell("Figure: bytes."))) == []
 
 
 def test_an_unexecuted_cell_fails(tmp_path):
@@ -235,7 +235,7 @@ def test_a_missing_or_different_setup_cell_fails(tmp_path, change, expected):
 
 
 @pytest.mark.parametrize("after", [[], [new_markdown_cell("A figure.")], [code("print('Figure:')")]])
-def test_a_picture_without_a_caption_fails(tmp_path, after):
-    picture = code("draw()", shown(image_png="aGk=", text_plain="<Figure>"))
-    (problem,) = found_in(tmp_path, with_cell(picture, *after))
-    assert problem.startswith("cell 7: its picture has no caption")
+def test_a_image_without_a_caption_fails(tmp_path, after):
+    image = code("draw()", shown(image_png="aGk=", text_plain="<Figure>"))
+    (problem,) = found_in(tmp_path, with_cell(image, *after))
+    assert problem.startswith("cell 7: its image has no caption")

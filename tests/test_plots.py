@@ -20,7 +20,7 @@ def history(accuracies):
 
 
 def evaluation():
-    """Three classes; pictures 1 and 3 are named wrongly, 3 with more certainty."""
+    """Three classes; images 1 and 3 are named wrongly, 3 with more certainty."""
     probabilities = [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.9, 0.05, 0.05], [0.2, 0.2, 0.6]]
     return Evaluation(torch.tensor(probabilities), torch.tensor([0, 1, 1, 2, 2]))
 
@@ -47,21 +47,21 @@ def test_confusion_matrix_counts_rows_by_truth_and_columns_by_answer():
 
 
 def test_most_wrong_shows_the_surest_mistake_first():
-    pictures = [(f"{i}.jpg", 0) for i in range(5)]
+    images = [(f"{i}.jpg", 0) for i in range(5)]
     opened = []
 
     def load(path):
         opened.append(path)
         return Image.new("RGB", (8, 8))
 
-    figure = plots.most_wrong(evaluation(), pictures, ["x", "y", "z"], load=load)
+    figure = plots.most_wrong(evaluation(), images, ["x", "y", "z"], load=load)
     assert opened == ["3.jpg", "1.jpg"]
     assert [axes.get_title() for axes in figure.axes[:2]] == ["z, taken\nfor x (90%)", "y, taken\nfor x (60%)"]
 
 
-def test_a_grid_of_few_or_no_pictures_works():
+def test_a_grid_of_few_or_no_images_works():
     for count in (0, 1, 7):
-        figure = plots.picture_grid([torch.rand(3, 8, 8)] * count, ["title"] * count)
+        figure = plots.image_grid([torch.rand(3, 8, 8)] * count, ["title"] * count)
         assert sum(bool(axes.images) for axes in figure.axes) == count
 
 
@@ -140,7 +140,7 @@ def test_cost_bars_are_as_long_as_the_costs(vgg16_costs):
     assert [text.get_text() for text in left.texts][13:] == ["74.3%", "12.1%", "3.0%"]
     assert [label.get_text() for label in left.get_yticklabels()] == [cost.name for cost in weighted]
     assert left.get_xlabel() == "parameters (millions)"
-    assert right.get_xlabel() == "multiply-adds for one picture (billions)"
+    assert right.get_xlabel() == "multiply-adds for one image (billions)"
     assert left.yaxis_inverted()  # the first layer at the top
 
 

@@ -11,7 +11,7 @@ from helpers import models, quantization
 from helpers.precision import autocast
 
 CPU = torch.device("cpu")
-PICTURE = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)) * 4 - 2
+IMAGE = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)) * 4 - 2
 in_8_bits_only = pytest.mark.skipif(
     not quantization.int8_is_exact(), reason="this PyTorch has no exact 8-bit convolution on this CPU"
 )
@@ -83,30 +83,30 @@ def test_nothing_but_zeros_is_no_division_by_zero():
 @in_8_bits_only
 @torch.inference_mode()
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "squeezenet1_1", "resnet18"])
-def test_a_trunk_in_8_bits_says_nearly_the_same(name):
+def test_a_base_in_8_bits_says_nearly_the_same(name):
     torch.manual_seed(0)
-    trunk, _ = models.split_model(models.replace_head(models.build(name), 2))
-    before = copy.deepcopy(trunk.eval())
-    pictures = torch.stack([PICTURE, PICTURE.flip(-1)]).repeat(1, 1, 3, 3)
-    in_8_bits = quantization.quantize(trunk)
-    assert relative_error(in_8_bits(pictures), before(pictures)) < 0.1
-    assert not torch.equal(in_8_bits(pictures).float(), before(pictures))
-    torch.testing.assert_close(trunk(pictures), before(pictures), rtol=0, atol=0)  # the trunk itself is as it was
+    base, _ = models.split_model(models.replace_head(models.build(name), 2))
+    before = copy.deepcopy(base.eval())
+    images = torch.stack([IMAGE, IMAGE.flip(-1)]).repeat(1, 1, 3, 3)
+    in_8_bits = quantization.quantize(base)
+    assert relative_error(in_8_bits(images), before(images)) < 0.1
+    assert not torch.equal(in_8_bits(images).float(), before(images))
+    torch.testing.assert_close(base(images), before(images), rtol=0, atol=0)  # the base itself is as it was
 
 
 @in_8_bits_only
 @torch.inference_mode()
-def test_a_picture_is_alone_in_its_range():
-    trunk = quantization.quantize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval())
-    alone = trunk(PICTURE[None])
-    beside = trunk(torch.stack([100 * PICTURE, PICTURE]))
+def test_a_image_is_alone_in_its_range():
+    base = quantization.quantize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval())
+    alone = base(IMAGE[None])
+    beside = base(torch.stack([100 * IMAGE, IMAGE]))
     assert torch.equal(alone[0], beside[1])
 
 
 @in_8_bits_only
 def test_only_the_relu_that_follows_at_once_is_taken_in():
-    trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.MaxPool2d(2), nn.ReLU())
-    network = quantization.quantize(trunk.eval()).network
+    base = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.MaxPool2d(2), nn.ReLU())
+    network = quantization.quantize(base.eval()).network
     assert [type(layer).__name__ for layer in network] == ["Int8Conv2d", "Identity", "Int8Conv2d", "MaxPool2d", "ReLU"]
     assert [layer.output[3] for layer in network if hasattr(layer, "output")] == ["relu", "none"]
 
@@ -125,15 +125,15 @@ def test_a_convolution_of_another_kind_stays_as_it_is():
 @torch.inference_mode()
 def test_layers_that_are_used_twice_keep_their_place():
     pool = nn.AvgPool2d(2)
-    trunk = nn.Sequential(pool, nn.Conv2d(3, 8, 3), pool, nn.ReLU()).eval()
-    pictures = torch.rand(1, 3, 16, 16) - 0.5
-    assert relative_error(quantization.quantize(trunk)(pictures), trunk(pictures)) < 0.05
+    base = nn.Sequential(pool, nn.Conv2d(3, 8, 3), pool, nn.ReLU()).eval()
+    images = torch.rand(1, 3, 16, 16) - 0.5
+    assert relative_error(quantization.quantize(base)(images), base(images)) < 0.05
 
 
 # ---- when it pays
 
 
-class Trunk(nn.Sequential):
+class Base(nn.Sequential):
     """Two convolutions that may be quantized."""
 
     def __init__(self):
@@ -148,7 +148,7 @@ def nothing_measured(monkeypatch):
 
 
 def pretend(monkeypatch, *, usual, in_8_bits):
-    """So many seconds a picture, in this processor's stead."""
+    """So many seconds an image, in this processor's stead."""
     monkeypatch.setattr(
         quantization, "seconds_of", lambda work: in_8_bits if type(work.func) is quantization.OneByOne else usual
     )
@@ -158,9 +158,9 @@ def pretend(monkeypatch, *, usual, in_8_bits):
 @pytest.mark.parametrize(
     ("usual", "in_8_bits", "pays"), [(0.15, 0.08, True), (0.15, 0.14, False), (0.15, 0.3, False), (0.02, 0.001, False)]
 )
-def test_a_heavy_trunk_that_gains_clearly_is_quantized(monkeypatch, usual, in_8_bits, pays):
+def test_a_heavy_base_that_gains_clearly_is_quantized(monkeypatch, usual, in_8_bits, pays):
     pretend(monkeypatch, usual=usual, in_8_bits=in_8_bits)
-    assert quantization.int8_pays(Trunk(), PICTURE, nullcontext()) is pays
+    assert quantization.int8_pays(Base(), IMAGE, nullcontext()) is pays
 
 
 @in_8_bits_only
@@ -172,29 +172,29 @@ def test_where_8_bits_are_very_slow_one_pass_tells(monkeypatch):
         return 100 if passes[-1] == "OneByOne" else 0.15
 
     monkeypatch.setattr(quantization, "seconds_of", seconds)
-    assert not quantization.int8_pays(Trunk(), PICTURE, nullcontext())
-    assert passes == ["Trunk", "Trunk", "OneByOne"]
+    assert not quantization.int8_pays(Base(), IMAGE, nullcontext())
+    assert passes == ["Base", "Base", "OneByOne"]
 
 
 @in_8_bits_only
-def test_a_trunk_that_would_say_something_else_is_not(monkeypatch):
+def test_a_base_that_would_say_something_else_is_not(monkeypatch):
     pretend(monkeypatch, usual=0.15, in_8_bits=0.05)
-    trunk = Trunk()
+    base = Base()
     with torch.no_grad():  # one channel a thousand times as loud: the others fall between two steps
-        trunk[0].weight[0] *= 1000
-        trunk[2].weight[:, 0] = 0
-    assert not quantization.int8_pays(trunk, PICTURE, nullcontext())
+        base[0].weight[0] *= 1000
+        base[2].weight[:, 0] = 0
+    assert not quantization.int8_pays(base, IMAGE, nullcontext())
     monkeypatch.setattr(quantization, "error_of", lambda *_: torch.nan)
-    assert not quantization.int8_pays(Trunk(), PICTURE, nullcontext())
+    assert not quantization.int8_pays(Base(), IMAGE, nullcontext())
 
 
 @in_8_bits_only
-def test_a_trunk_without_numbers_is_left_to_the_usual_way(monkeypatch):
+def test_a_base_without_numbers_is_left_to_the_usual_way(monkeypatch):
     pretend(monkeypatch, usual=0.15, in_8_bits=0.05)
-    trunk = Trunk()
+    base = Base()
     with torch.no_grad():
-        trunk[0].weight[0, 0, 0, 0] = torch.nan
-    assert not quantization.int8_pays(trunk, PICTURE, nullcontext())
+        base[0].weight[0, 0, 0, 0] = torch.nan
+    assert not quantization.int8_pays(base, IMAGE, nullcontext())
 
 
 class Saturating(quantization.Int8Conv2d):
@@ -216,35 +216,35 @@ def test_without_the_means_the_answer_is_no(monkeypatch, lack):
         monkeypatch.setattr(quantization, "Int8Conv2d", Saturating)
     assert quantization.int8_is_exact.__wrapped__() is False
     monkeypatch.setattr(quantization, "int8_is_exact", quantization.int8_is_exact.__wrapped__)
-    assert quantization.int8_pays(Trunk(), PICTURE, nullcontext()) is False
+    assert quantization.int8_pays(Base(), IMAGE, nullcontext()) is False
 
 
-def test_the_same_trunk_is_measured_once_for_each_size(monkeypatch):
+def test_the_same_base_is_measured_once_for_each_size(monkeypatch):
     asked = []
     monkeypatch.setattr(quantization, "int8_is_exact", lambda: True)
     monkeypatch.setattr(quantization, "measure", lambda *_: asked.append(1) or len(asked) == 1)
-    same = [quantization.int8_pays(Trunk(), PICTURE, nullcontext()) for _ in range(3)]
+    same = [quantization.int8_pays(Base(), IMAGE, nullcontext()) for _ in range(3)]
     assert (same, len(asked)) == ([True] * 3, 1)
-    assert not quantization.int8_pays(Trunk(), PICTURE[:, :16], nullcontext())
-    other = Trunk()
+    assert not quantization.int8_pays(Base(), IMAGE[:, :16], nullcontext())
+    other = Base()
     with torch.no_grad():
         other[0].bias += 1
-    assert not quantization.int8_pays(other, PICTURE, nullcontext())
+    assert not quantization.int8_pays(other, IMAGE, nullcontext())
     assert len(asked) == 3
 
 
 @in_8_bits_only
-def test_measuring_leaves_trunk_threads_and_random_numbers_as_they_were(monkeypatch):
+def test_measuring_leaves_base_threads_and_random_numbers_as_they_were(monkeypatch):
     monkeypatch.setattr(quantization, "HEAVY", 0)
     monkeypatch.setattr(quantization.torch, "get_num_threads", lambda: 3)
     asked = []
     monkeypatch.setattr(quantization.torch, "set_num_threads", asked.append)
-    trunk = Trunk()
+    base = Base()
     torch.manual_seed(1)
-    state, before = torch.get_rng_state(), copy.deepcopy(trunk.state_dict())
-    answer = quantization.measure(trunk, PICTURE[None].repeat(1, 1, 8, 8), autocast(CPU))  # the real times
+    state, before = torch.get_rng_state(), copy.deepcopy(base.state_dict())
+    answer = quantization.measure(base, IMAGE[None].repeat(1, 1, 8, 8), autocast(CPU))  # the real times
     assert isinstance(answer, bool)
     assert torch.equal(torch.get_rng_state(), state)
     assert asked == [1, 3]
-    assert all(torch.equal(before[name], value) for name, value in trunk.state_dict().items())
-    assert [type(layer) for layer in trunk] == [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.Flatten]
+    assert all(torch.equal(before[name], value) for name, value in base.state_dict().items())
+    assert [type(layer) for layer in base] == [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.Flatten]

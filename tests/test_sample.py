@@ -26,12 +26,12 @@ def load_script(name):
 draw = load_script("draw")
 
 
-def pixels(picture):
-    return numpy.asarray(picture.convert("RGB"), dtype=float)
+def pixels(image):
+    return numpy.asarray(image.convert("RGB"), dtype=float)
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 200), ("val", 50), ("test", 150)])
-def test_every_split_has_its_pictures(split, count):
+def test_every_split_has_its_images(split, count):
     for name in ("cats", "dogs"):
         files = sorted((SAMPLE / split / name).iterdir())
         assert [file.name for file in files] == [f"{i:03d}.jpg" for i in range(count)]
@@ -42,7 +42,7 @@ def test_every_split_has_its_pictures(split, count):
 @pytest.mark.parametrize(
     ("split", "folder", "index"), [("train", "cats", 0), ("val", "dogs", 49), ("test", "cats", 77)]
 )
-def test_the_script_draws_the_committed_pictures(split, folder, index):
+def test_the_script_draws_the_committed_images(split, folder, index):
     drawn = pixels(draw.draw_animal(draw.FOLDERS[folder], (draw.SEED, split, index)))
     stored = pixels(Image.open(SAMPLE / split / folder / f"{index:03d}.jpg"))
     other = pixels(Image.open(SAMPLE / split / folder / f"{index - 1 if index else 1:03d}.jpg"))
@@ -50,12 +50,12 @@ def test_the_script_draws_the_committed_pictures(split, folder, index):
     assert abs(drawn - other).mean() > 20
 
 
-def test_no_two_pictures_are_the_same():
+def test_no_two_images_are_the_same():
     files = list(SAMPLE.rglob("*.jpg"))
     assert len({file.read_bytes() for file in files}) == len(files) == 800
 
 
-def test_pictures_and_weights_are_small():
+def test_images_and_weights_are_small():
     assert sum(file.stat().st_size for file in SAMPLE.rglob("*.jpg")) <= 4_000_000
     assert sum((SAMPLE / name).stat().st_size for name in WEIGHTS) <= 4_000_000
 

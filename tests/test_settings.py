@@ -40,7 +40,7 @@ def test_backbone_and_weights_can_be_overridden(monkeypatch):
     assert (chosen.backbone, chosen.weights) == ("resnet18", "random")
 
 
-def test_squeezenet_sees_larger_pictures_however_it_is_chosen(monkeypatch):
+def test_squeezenet_sees_larger_images_however_it_is_chosen(monkeypatch):
     assert choose_setting("photos").transfer_size == 224
     assert choose_setting("photos", backbone="resnet18").transfer_size == 224
     assert choose_setting("photos", backbone="squeezenet1_1").transfer_size == 256

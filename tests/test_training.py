@@ -20,12 +20,12 @@ def quiet(line):
 
 
 def loader_of(count, *, batch_size=8, shuffle=False, seed=0, classes=2, **options):
-    """Random pictures with labels that one linear layer can learn."""
+    """Random images with labels that one linear layer can learn."""
     generator = torch.Generator().manual_seed(seed)
-    pictures = torch.rand(count, 3, 8, 8, generator=generator)
-    labels = (pictures[:, 0].mean((1, 2)) * classes * 2).long() % classes
+    images = torch.rand(count, 3, 8, 8, generator=generator)
+    labels = (images[:, 0].mean((1, 2)) * classes * 2).long() % classes
     order = torch.Generator().manual_seed(0) if shuffle else None
-    return DataLoader(TensorDataset(pictures, labels), batch_size, shuffle=shuffle, generator=order, **options)
+    return DataLoader(TensorDataset(images, labels), batch_size, shuffle=shuffle, generator=order, **options)
 
 
 def small_model(seed=0, dropout=0.0):
@@ -37,11 +37,11 @@ def small_model(seed=0, dropout=0.0):
 # ---- evaluate
 
 
-def test_evaluate_is_a_mean_over_pictures_not_over_batches():
+def test_evaluate_is_a_mean_over_images_not_over_batches():
     loader, model = loader_of(21), small_model()  # batches of 8, 8 and 5
     result = training.evaluate(model, loader, device=CPU, precision="float32")
-    pictures, labels = loader.dataset.tensors
-    logits = model.eval()(pictures).detach()
+    images, labels = loader.dataset.tensors
+    logits = model.eval()(images).detach()
     assert result.accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
     assert result.log_loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     by_numpy = -numpy.log(result.probabilities.numpy()[range(21), labels.numpy()]).mean()
@@ -56,13 +56,13 @@ def test_evaluate_leaves_the_model_as_it_was():
     assert torch.equal(first.probabilities, second.probabilities)
 
 
-def test_evaluate_refuses_a_loader_that_leaves_pictures_out():
-    with pytest.raises(CourseError, match=r"16 of 21 pictures.*drop_last"):
+def test_evaluate_refuses_a_loader_that_leaves_images_out():
+    with pytest.raises(CourseError, match=r"16 of 21 images.*drop_last"):
         training.evaluate(small_model(), loader_of(21, drop_last=True), device=CPU)
 
 
-def test_answers_are_averaged_over_the_views_of_each_picture():
-    probabilities = torch.rand(12, 3).softmax(1)  # four pictures in three views, the first view of all four first
+def test_answers_are_averaged_over_the_views_of_each_image():
+    probabilities = torch.rand(12, 3).softmax(1)  # four images in three views, the first view of all four first
     labels = torch.tensor([0, 1, 2, 1])
     result = training.Evaluation(probabilities, labels.repeat(3)).mean_over(3)
     expected = [numpy.mean([probabilities[view * 4 + i].numpy() for view in range(3)], axis=0) for i in range(4)]
@@ -89,15 +89,15 @@ def test_one_step_of_sgd_equals_torchs_arithmetic():
     loader, model, twin = loader_of(8), small_model(), small_model()
     training.fit(model, loader, loader, epochs=1, optimizer="sgd", schedule="constant", weight_decay=0.0,
                  learning_rate=0.1, report=quiet, device=CPU, precision="float32")  # fmt: skip
-    pictures, labels = loader.dataset.tensors
-    F.cross_entropy(twin.train()(pictures), labels).backward()
+    images, labels = loader.dataset.tensors
+    F.cross_entropy(twin.train()(images), labels).backward()
     rate = 0.1 * (1 + 0.9)  # Nesterov momentum counts the first gradient 1 + 0.9 times
     for learned, start in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(learned, start - rate * start.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_train_loss_is_a_mean_over_pictures():
-    """With a rate of nothing the mean over 8 + 8 + 5 pictures must be that of all 21."""
+def test_train_loss_is_a_mean_over_images():
+    """With a rate of nothing the mean over 8 + 8 + 5 images must be that of all 21."""
     loader, model = loader_of(21), nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
     history = training.fit(model, loader, loader, epochs=1, learning_rate=0.0, weight_decay=0.0, schedule="constant",
                            report=quiet, device=CPU, precision="float32")  # fmt: skip
@@ -441,8 +441,8 @@ def test_no_average_outside_0_and_1():
 
 
 def test_weights_that_give_no_number_on_validation_are_not_kept():
-    pictures, saved, model = torch.full((8, 3, 8, 8), math.nan), [], small_model()
-    validation = DataLoader(TensorDataset(pictures, torch.zeros(8, dtype=torch.int64)), 8)
+    images, saved, model = torch.full((8, 3, 8, 8), math.nan), [], small_model()
+    validation = DataLoader(TensorDataset(images, torch.zeros(8, dtype=torch.int64)), 8)
     before = models.fingerprint(model)
     with pytest.raises(CourseError, match="no longer a finite number"):
         training.fit(model, loader_of(8), validation, epochs=2, device=CPU, on_best=lambda: saved.append(1))
@@ -459,9 +459,9 @@ def test_the_finder_raises_the_rate_by_one_factor_and_notes_each_loss():
     rates, losses = training.find_learning_rate(model, loader, device=CPU, **options)
     assert rates == pytest.approx(numpy.geomspace(1e-4, 1e-1, 7))
     optimizer, batches = torch.optim.SGD(twin.parameters(), lr=1.0, momentum=0.9, nesterov=True), list(loader) * 3
-    for rate, loss, (pictures, labels) in zip(rates, losses, batches, strict=False):
+    for rate, loss, (images, labels) in zip(rates, losses, batches, strict=False):
         optimizer.param_groups[0]["lr"] = rate
-        by_hand = F.cross_entropy(twin(pictures), labels)
+        by_hand = F.cross_entropy(twin(images), labels)
         assert loss == pytest.approx(by_hand.item(), rel=1e-4)
         optimizer.zero_grad()
         by_hand.backward()
@@ -502,9 +502,9 @@ def test_the_finder_ends_when_the_loss_explodes(highest):
 
 
 def test_a_loss_that_is_no_number_ends_the_search():
-    pictures = torch.rand(24, 3, 8, 8)
-    pictures[16:] = math.nan  # the third batch of eight
-    loader = DataLoader(TensorDataset(pictures, torch.zeros(24, dtype=torch.int64)), 8)
+    images = torch.rand(24, 3, 8, 8)
+    images[16:] = math.nan  # the third batch of eight
+    loader = DataLoader(TensorDataset(images, torch.zeros(24, dtype=torch.int64)), 8)
     rates, losses = training.find_learning_rate(small_model(), loader, device=CPU)
     assert len(rates) == len(losses) == 2
     assert all(math.isfinite(loss) for loss in losses)

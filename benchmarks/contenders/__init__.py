@@ -1,1 +1,1 @@
-"""From a folder of pictures to a tested classifier: this course against what else one would pick."""
+"""From a folder of images to a tested classifier: this course against what else one would pick."""

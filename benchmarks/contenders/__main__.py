@@ -1,6 +1,6 @@
-"""Time this course against what else one would pick, from pictures to a tested classifier; write `results/`.
+"""Time this course against what else one would pick, from images to a tested classifier; write `results/`.
 
-python -m benchmarks.contenders --network vgg16 --weights random --rounds 3 --pictures 300
+python -m benchmarks.contenders --network vgg16 --weights random --rounds 3 --images 300
 python -m benchmarks.contenders --network squeezenet1_1 --weights FILE --rounds 5
 python -m benchmarks.contenders --growth 500 1000 2000 4000 8000 --network squeezenet1_1 --weights FILE
 python -m benchmarks.contenders --table        only write tables and figures anew from the JSON files
@@ -72,9 +72,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--network", default="vgg16", choices=LABELS)
     parser.add_argument("--weights", default="random")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pictures", type=int, help="how many, over all splits (default: all)")
+    parser.add_argument("--images", type=int, help="how many, over all splits (default: all)")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--growth", type=int, nargs="+", help="numbers of pictures; times this course alone")
+    parser.add_argument("--growth", type=int, nargs="+", help="numbers of images; times this course alone")
     parser.add_argument("--table", action="store_true")
     return parser.parse_args()
 
@@ -93,12 +93,12 @@ def measure(options: argparse.Namespace) -> None:
         splits = load_splits(setting, seed=seed)
         total = sum(len(getattr(splits, split)) for split in SPLIT_FOLDERS)
         with TemporaryDirectory() as folder:
-            sizes = copy_splits(splits, Path(folder), share=(options.pictures or total) / total)
+            sizes = copy_splits(splits, Path(folder), share=(options.images or total) / total)
             file = RESULTS / f"contenders_{options.network}_{sum(sizes.values())}.json"
             content["runs"] = content["runs"] or runs_of_others(file, names)
             for name, python in pythons.items():
                 result = run(command(python, name, folder, options, seed=seed))
-                content["runs"].append({"contender": name, "seed": seed, "pictures": sizes, **result})
+                content["runs"].append({"contender": name, "seed": seed, "images": sizes, **result})
                 print(content["runs"][-1], flush=True)
                 write_json(file, content)
 
@@ -110,16 +110,16 @@ def runs_of_others(file: Path, names: list[str]) -> list[dict]:
 
 
 def measure_growth(options: argparse.Namespace) -> None:
-    """This course's command on more and more pictures."""
+    """This course's command on more and more images."""
     splits = load_splits(choose_setting(options.data))
-    pictures = sorted(splits.train + splits.validation + splits.test)
-    pictures = [picture for pair in zip(pictures[::2], reversed(pictures[1::2]), strict=False) for picture in pair]
+    images = sorted(splits.train + splits.validation + splits.test)
+    images = [image for pair in zip(images[::2], reversed(images[1::2]), strict=False) for image in pair]
     content = {"date": date.today().isoformat(), "environment": environment(), "network": options.network, "runs": []}
     for count in options.growth:
         with TemporaryDirectory() as folder:
-            repeat(pictures, splits.classes, count, Path(folder))
+            repeat(images, splits.classes, count, Path(folder))
             result = run(command(sys.executable, "ours_one_view", folder, options, seed=0))
-        content["runs"].append({"pictures": count, **result})
+        content["runs"].append({"images": count, **result})
         print(content["runs"][-1], flush=True)
         write_json(RESULTS / "growth.json", content)
 
@@ -130,7 +130,7 @@ def copy_splits(splits: Splits, folder: Path, *, share: float) -> dict[str, int]
     for split, name in SPLIT_FOLDERS.items():
         sizes[split] = 0
         for label, title in enumerate(splits.classes):
-            paths = [path for path, picture_label in getattr(splits, split) if picture_label == label]
+            paths = [path for path, image_label in getattr(splits, split) if image_label == label]
             (folder / name / title).mkdir(parents=True)
             for path in paths[: round(share * len(paths))]:
                 shutil.copy(path, folder / name / title)
@@ -138,14 +138,14 @@ def copy_splits(splits: Splits, folder: Path, *, share: float) -> dict[str, int]
     return sizes
 
 
-def repeat(pictures: list, classes: list[str], count: int, folder: Path) -> None:
-    """Write `count` pictures into class folders, the same ones again and again as far as needed.
+def repeat(images: list, classes: list[str], count: int, folder: Path) -> None:
+    """Write `count` images into class folders, the same ones again and again as far as needed.
 
-    A few bytes after the end of the picture make each file another one, so that no stored feature is found again.
+    A few bytes after the end of the image make each file another one, so that no stored feature is found again.
     """
     for title in classes:
         (folder / title).mkdir()
-    for number, (path, label) in enumerate(islice(cycle(pictures), count)):
+    for number, (path, label) in enumerate(islice(cycle(images), count)):
         (folder / classes[label] / f"{number}.jpg").write_bytes(path.read_bytes() + b"%d" % number)
 
 
@@ -225,7 +225,7 @@ def load(pattern: str) -> list[dict]:
 def table() -> str:
     """All JSON files as Markdown: a row for each contender."""
     header = (
-        "| network | pictures | contender | rounds | seconds, median (lowest to highest) | times as long as ours "
+        "| network | images | contender | rounds | seconds, median (lowest to highest) | times as long as ours "
         "| as ours with one view | test accuracy | peak memory |"
     )
     lines = [header, "|" + "---|" * (header.count("|") - 1)]
@@ -269,7 +269,7 @@ def row(content: dict, name: str) -> str:
     # With random weights the accuracy says nothing.
     score = spread(accuracy, ".1%", middle=mean) if content["network"] == "squeezenet1_1" else "–"
     return (
-        f"| {LABELS[content['network']]} | {' / '.join(f'{count:,}' for count in runs[0]['pictures'].values())} "
+        f"| {LABELS[content['network']]} | {' / '.join(f'{count:,}' for count in runs[0]['images'].values())} "
         f"| {CONTENDERS[name]} | {len(runs)} | {spread(seconds, '.0f')} | {' | '.join(times)} | {score} "
         f"| {median(run['peak_megabytes'] for run in runs) / 1000:.1f} GB |"
     )
@@ -302,26 +302,26 @@ def draw_contenders(contents: list[dict]) -> plt.Figure:
             axes.annotate(f" {value:.0f} s{times}", (value, place), va="center")
         axes.invert_yaxis()
         axes.set_xlim(0, 1.35 * max(seconds))
-        count = sum(content["runs"][0]["pictures"].values())
+        count = sum(content["runs"][0]["images"].values())
         tidy(axes, title=f"{LABELS[content['network']]}\n{count:,} photographs", x="seconds, folder to test", y="")
     return figure
 
 
 def draw_growth(content: dict) -> plt.Figure:
-    """Time and memory by the number of pictures, with the straight line through the times."""
-    counts = numpy.array([run["pictures"] for run in content["runs"]])
+    """Time and memory by the number of images, with the straight line through the times."""
+    counts = numpy.array([run["images"] for run in content["runs"]])
     seconds = numpy.array([run["seconds"] for run in content["runs"]])
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
     slope, start = numpy.polyfit(counts, seconds, 1)
-    left.plot(counts, start + slope * counts, color=GREY, label=f"{start:.0f} s + {1000 * slope:.1f} ms a picture")
+    left.plot(counts, start + slope * counts, color=GREY, label=f"{start:.0f} s + {1000 * slope:.1f} ms an image")
     left.plot(counts, seconds, "o", color=BLUE, label="measured")
     left.legend(frameon=False)
     left.set_ylim(0)
-    tidy(left, title="Time", x="pictures", y="seconds, folder to test")
+    tidy(left, title="Time", x="images", y="seconds, folder to test")
     gigabytes = [run["peak_megabytes"] / 1000 for run in content["runs"]]
     right.plot(counts, gigabytes, "o-", color=ORANGE)
     right.set_ylim(0, 1.3 * max(gigabytes))
-    tidy(right, title="Memory", x="pictures", y="peak, GB")
+    tidy(right, title="Memory", x="images", y="peak, GB")
     return figure
 
 

@@ -1,8 +1,8 @@
-"""The recipe of most tutorials: `features` frozen, a new last layer, every picture through it all each epoch.
+"""The recipe of most tutorials: `features` frozen, a new last layer, every image through it all each epoch.
 
 python plain_recipe.py FOLDER NETWORK WEIGHTS SEED
 
-`classifier` is trained by Adam, in float32, on pictures that `ImageFolder` decodes in two worker processes.
+`classifier` is trained by Adam, in float32, on images that `ImageFolder` decodes in two worker processes.
 """
 
 import json
@@ -28,9 +28,9 @@ def main(folder: str, network: str, weights: str, seed: str) -> None:
     optimizer = torch.optim.Adam(model.classifier.parameters(), lr=1e-3)
     for epoch in range(1, EPOCHS + 1):
         model.train()
-        for pictures, labels in loaders["train"]:
+        for images, labels in loaders["train"]:
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(pictures.to(DEVICE)), labels.to(DEVICE)).backward()
+            nn.functional.cross_entropy(model(images.to(DEVICE)), labels.to(DEVICE)).backward()
             optimizer.step()
         print(f"epoch {epoch}: validation accuracy {accuracy(model, loaders['val']):.3f}", flush=True)
     print(json.dumps({"test_accuracy": accuracy(model, loaders["test"]), "epochs": EPOCHS}))
@@ -53,14 +53,14 @@ def make_model(network: str, weights: str) -> nn.Module:
 
 
 def make_loader(folder: str, *, shuffle: bool) -> DataLoader:
-    """Batches of 32 pictures, 224 pixels a side."""
+    """Batches of 32 images, 224 pixels a side."""
     steps = [transforms.Resize(224), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     return DataLoader(ImageFolder(folder, transforms.Compose(steps)), 32, shuffle=shuffle, num_workers=2)
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, loader: DataLoader) -> float:
-    """The share of pictures whose class is right."""
+    """The share of images whose class is right."""
     model.eval()
     return sum((model(x.to(DEVICE)).argmax(1).cpu() == y).sum().item() for x, y in loader) / len(loader.dataset)
 

@@ -1,4 +1,4 @@
-"""Keras with stored features: the base once over all pictures, then a small head on the arrays.
+"""Keras with stored features: the base once over all images, then a small head on the arrays.
 
 python with_keras.py FOLDER vgg16 random SEED
 
@@ -40,12 +40,12 @@ def main(folder: str, network: str, weights: str, seed: str) -> None:
 
 
 def features(base: keras.Model, folder: str) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The base's output for every picture, and the labels."""
+    """The base's output for every image, and the labels."""
     steps = v2.Compose([v2.Resize(224), v2.CenterCrop(224), v2.PILToTensor()])
     loader = DataLoader(ImageFolder(folder, steps), 32, num_workers=2)
     outputs, labels = [], []
-    for pictures, batch_labels in loader:
-        channels_last = pictures.permute(0, 2, 3, 1).numpy().astype("float32")
+    for images, batch_labels in loader:
+        channels_last = images.permute(0, 2, 3, 1).numpy().astype("float32")
         outputs.append(base.predict_on_batch(keras.applications.vgg16.preprocess_input(channels_last)))
         labels.append(batch_labels.numpy())
     return numpy.concatenate(outputs), numpy.concatenate(labels)

@@ -20,45 +20,45 @@ BINS = 8  # of each colour histogram
 
 
 def main():
-    """Print the test accuracies of both regressions, with the pictures and bytes of the sample."""
-    pictures = {split: read_split(split) for split in ("train", "val", "test")}
+    """Print the test accuracies of both regressions, with the images and bytes of the sample."""
+    images = {split: read_split(split) for split in ("train", "val", "test")}
     files = sorted(FOLDER.glob("*/*/*.jpg"))
     report = {
-        "pictures": {split: len(labels) for split, (_, labels) in pictures.items()},
+        "images": {split: len(labels) for split, (_, labels) in images.items()},
         "bytes": sum(file.stat().st_size for file in files),
-        "pixels": regression_report(pictures, describe=raw_pixels),
-        "colours": regression_report(pictures, describe=colour_statistics),
+        "pixels": regression_report(images, describe=raw_pixels),
+        "colours": regression_report(images, describe=colour_statistics),
     }
     print(json.dumps(report, indent=2))
 
 
 def read_split(split):
-    """Pictures as a float tensor (n, 3, height, width) in [0, 1], and labels (n,): 0 for cats, 1 for dogs."""
+    """Images as a float tensor (n, 3, height, width) in [0, 1], and labels (n,): 0 for cats, 1 for dogs."""
     folders = [FOLDER / split / name for name in CLASSES]
     files = [(file, label) for label, folder in enumerate(folders) for file in sorted(folder.glob("*.jpg"))]
-    pictures = torch.stack([pil_to_tensor(Image.open(file).convert("RGB")) for file, _ in files])
-    return pictures.float() / 255, torch.tensor([label for _, label in files])
+    images = torch.stack([pil_to_tensor(Image.open(file).convert("RGB")) for file, _ in files])
+    return images.float() / 255, torch.tensor([label for _, label in files])
 
 
-def raw_pixels(pictures):
+def raw_pixels(images):
     """Every pixel value as one feature."""
-    return pictures.flatten(1)
+    return images.flatten(1)
 
 
-def colour_statistics(pictures):
+def colour_statistics(images):
     """Mean, standard deviation and histogram of each channel: 3 * (2 + BINS) features."""
-    channels = pictures.flatten(2)
+    channels = images.flatten(2)
     moments = [channels.mean(2), channels.std(2)]
     bins = (channels * BINS).long().clamp(max=BINS - 1)
     histograms = [(bins == i).float().mean(2) for i in range(BINS)]
     return torch.cat(moments + histograms, dim=1)
 
 
-def regression_report(pictures, *, describe):
+def regression_report(images, *, describe):
     """Fit on train, choose the L2 penalty on val, report the accuracy on test."""
-    features = {split: describe(images) for split, (images, _) in pictures.items()}
+    features = {split: describe(images) for split, (images, _) in images.items()}
     mean, std = features["train"].mean(0), features["train"].std(0) + 1e-6
-    data = {split: ((features[split] - mean) / std, labels) for split, (_, labels) in pictures.items()}
+    data = {split: ((features[split] - mean) / std, labels) for split, (_, labels) in images.items()}
     fits = {penalty: fit_logistic(*data["train"], penalty=penalty) for penalty in PENALTIES}
     best = max(PENALTIES, key=lambda penalty: (accuracy(fits[penalty], *data["val"]), penalty))
     return {"test_accuracy": round(accuracy(fits[best], *data["test"]), 4), "penalty": best,

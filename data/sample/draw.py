@@ -24,7 +24,7 @@ SEED = 2014  # the year of the VGG paper
 SIZE = 96  # pixels: a multiple of 32, so that VGG16's five poolings leave 3x3
 SUPERSAMPLE = 3  # drawn three times larger and shrunk, which smooths every edge
 JPEG_QUALITY = 88
-SPLITS = {"train": 200, "val": 50, "test": 150}  # pictures per class
+SPLITS = {"train": 200, "val": 50, "test": 150}  # images per class
 FOLDERS = {"cats": "cat", "dogs": "dog"}
 
 
@@ -249,7 +249,7 @@ SPECIES = {
                       nose_width=0.1, nose_y=0.32, eye_size=0.15, eye_gap=0.28, marks=("face",), tongue=0.2,
                       coats=("brown", "chocolate", "golden", "black")),
     "elephant": Species(ears="round", ear_length=1.15, ear_width=1.4, ear_at=84, ear_tilt=86, width=0.78, cheek=0.68,
-                        jaw=0.46, muzzle="trunk", muzzle_width=0.26, muzzle_y=0.4, nose="none", eye_size=0.11,
+                        jaw=0.46, muzzle="base", muzzle_width=0.26, muzzle_y=0.4, nose="none", eye_size=0.11,
                         eye_gap=0.44, eye_y=-0.14, pupil="dark", almond=0.9, neck=1.0, coats=("grey", "blue", "fawn")),
     "hippo": Species(ears="round", ear_length=0.28, ear_width=0.32, ear_at=44, ear_tilt=30, width=0.78, cheek=0.78,
                      jaw=0.7, top=0.82, chin=1.04, muzzle="broad", muzzle_width=0.74, muzzle_height=0.46,
@@ -272,32 +272,32 @@ PRETRAINING = tuple(name for name in SPECIES if name not in FOLDERS.values())
 # Entry points
 # ---------------------------------------------------------------------------------------------------------------------
 def draw_animal(species, seed, size=SIZE, *, cover=(0.65, 0.2)):
-    """Draw one animal, a key of `SPECIES`, as an RGB picture; the same `seed` (a tuple) gives the same picture.
+    """Draw one animal, a key of `SPECIES`, as an RGB image; the same `seed` (a tuple) gives the same image.
 
     `cover`: the chances of a first and a second thing in front of the animal.
     """
     dice = Dice(species, *seed)
     side = SIZE * SUPERSAMPLE
-    picture = Image.new("RGB", (side, side))
-    dice.choice(BACKGROUNDS)(picture, dice)
-    scatter_things(picture, dice)
-    draw_creature(picture, dice, choose_look(SPECIES[species], dice))
+    image = Image.new("RGB", (side, side))
+    dice.choice(BACKGROUNDS)(image, dice)
+    scatter_things(image, dice)
+    draw_creature(image, dice, choose_look(SPECIES[species], dice))
     for probability in cover:
         if dice.chance(probability):
-            dice.choice(COVERS)(picture, dice)
-    picture = picture.resize((size, size), Image.Resampling.BOX)
-    return add_light(picture, dice)
+            dice.choice(COVERS)(image, dice)
+    image = image.resize((size, size), Image.Resampling.BOX)
+    return add_light(image, dice)
 
 
 def draw_split(folder, split, count=None):
-    """Write the pictures of one split as folder/split/{cats,dogs}/NNN.jpg and return their number."""
+    """Write the images of one split as folder/split/{cats,dogs}/NNN.jpg and return their number."""
     count = SPLITS[split] if count is None else count
     for name, species in FOLDERS.items():
         target = Path(folder) / split / name
         target.mkdir(parents=True, exist_ok=True)
         for index in range(count):
-            picture = draw_animal(species, (SEED, split, index))
-            picture.save(target / f"{index:03d}.jpg", quality=JPEG_QUALITY)
+            image = draw_animal(species, (SEED, split, index))
+            image.save(target / f"{index:03d}.jpg", quality=JPEG_QUALITY)
     return count * len(FOLDERS)
 
 
@@ -305,26 +305,26 @@ def draw_sample(folder):
     """Draw the three splits into a temporary folder, then swap: a stopped run leaves the old ones whole."""
     folder = Path(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".drawing-") as unfinished:
-        pictures = sum(draw_split(unfinished, split) for split in SPLITS)
+        images = sum(draw_split(unfinished, split) for split in SPLITS)
         for split in SPLITS:
             shutil.rmtree(folder / split, ignore_errors=True)
             shutil.move(Path(unfinished) / split, folder / split)
-    return pictures
+    return images
 
 
 def contact_sheet(rows, *, zoom=2, gap=4):
-    """Lay rows of pictures out on one white sheet."""
+    """Lay rows of images out on one white sheet."""
     cell = SIZE * zoom + gap
     sheet = Image.new("RGB", (gap + cell * max(map(len, rows)), gap + cell * len(rows)), "white")
     for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            large = picture.resize((SIZE * zoom,) * 2, Image.Resampling.BICUBIC)
+        for x, image in enumerate(row):
+            large = image.resize((SIZE * zoom,) * 2, Image.Resampling.BICUBIC)
             sheet.paste(large, (gap + x * cell, gap + y * cell))
     return sheet
 
 
 def sample_sheet(columns=8, rows=8):
-    """Contact sheet of the test pictures: a row of cats, a row of dogs, and so on."""
+    """Contact sheet of the test images: a row of cats, a row of dogs, and so on."""
     species = [list(FOLDERS.values())[row % 2] for row in range(rows)]
     return contact_sheet(
         [
@@ -409,7 +409,7 @@ def oval(x, y, rx, ry, angle=0.0):
 
 
 def rotate(points, angle):
-    """The points turned about (0, 0) by `angle` degrees, clockwise on the picture."""
+    """The points turned about (0, 0) by `angle` degrees, clockwise on the image."""
     return np.asarray(points, dtype=float) @ turn_matrix(angle)
 
 
@@ -435,11 +435,11 @@ CIRCLE = np.stack([np.cos(np.arange(28) * np.pi / 14), np.sin(np.arange(28) * np
 
 
 class Pen:
-    """Draws on a picture in head units: `centre` in pixels, `scale` in pixels per unit, `angle` in degrees."""
+    """Draws on an image in head units: `centre` in pixels, `scale` in pixels per unit, `angle` in degrees."""
 
-    def __init__(self, picture, *, centre, scale, angle=0.0):
-        self.picture, self.centre, self.scale, self.angle = picture, centre, scale, angle
-        self.draw = ImageDraw.Draw(picture)
+    def __init__(self, image, *, centre, scale, angle=0.0):
+        self.image, self.centre, self.scale, self.angle = image, centre, scale, angle
+        self.draw = ImageDraw.Draw(image)
         self.matrix = turn_matrix(angle) * scale
 
     def pixels(self, points):
@@ -466,16 +466,16 @@ class Pen:
         ((px, py),) = self.pixels([(x, y)])
         size = (max(2, round(2 * rx * self.scale)), max(2, round(2 * ry * self.scale)))
         alpha = SOFT_DISC.point(lambda value: value * strength).resize(size, Image.Resampling.BILINEAR)
-        self.picture.paste(fill, (round(px - size[0] / 2), round(py - size[1] / 2)), alpha)
+        self.image.paste(fill, (round(px - size[0] / 2), round(py - size[1] / 2)), alpha)
 
     @contextmanager
     def inside(self, outline):
         """A pen whose strokes are cut off at the outline."""
-        layer = self.picture.copy()
+        layer = self.image.copy()
         yield Pen(layer, centre=self.centre, scale=self.scale, angle=self.angle)
         mask = Image.new("L", layer.size)
         ImageDraw.Draw(mask).polygon(self.pixels(outline), fill=255)
-        self.picture.paste(layer, mask=mask)
+        self.image.paste(layer, mask=mask)
 
 
 SOFT_DISC = Image.radial_gradient("L").resize((48, 48)).point(lambda distance: max(0, 255 - distance * 2))
@@ -545,17 +545,17 @@ def vary(shape, dice):
     return replace(shape, **lengths)
 
 
-def draw_creature(picture, dice, look):
+def draw_creature(image, dice, look):
     """Draw the animal in its pose, back to front."""
-    side = picture.width
+    side = image.width
     size, (low, high) = {"bust": (0.2, (0.46, 0.62)), "sit": (0.145, (0.33, 0.48)), "loaf": (0.165, (0.42, 0.58))}[
         look.pose
     ]
     scale = dice.about(size, 0.2) * side
     centre = (dice.between(0.3, 0.7) * side, dice.between(low, high) * side)
-    body = Pen(picture, centre=centre, scale=scale, angle=dice.between(-5, 5))
+    body = Pen(image, centre=centre, scale=scale, angle=dice.between(-5, 5))
     draw_body(body, dice, look)
-    draw_head(Pen(picture, centre=centre, scale=scale, angle=dice.between(-25, 25)), dice, look)
+    draw_head(Pen(image, centre=centre, scale=scale, angle=dice.between(-25, 25)), dice, look)
 
 
 def body_outline(look):
@@ -854,8 +854,8 @@ def muzzle_beak(pen, look, x):
     )
 
 
-def muzzle_trunk(pen, look, x):
-    """A trunk with wrinkles that swings to the side."""
+def muzzle_base(pen, look, x):
+    """A base with wrinkles that swings to the side."""
     w, y = look.shape.muzzle_width, look.shape.muzzle_y
     swing = 0.4 if x > 0 else -0.4
     spine = smooth([(x * 0.6, y - 0.5), (x, y + 0.1), (x + swing * 0.4, y + 0.7), (x + swing, y + 1.1)], closed=False)
@@ -877,7 +877,7 @@ MUZZLES = {
     "broad": muzzle_broad,
     "snout": muzzle_snout,
     "beak": muzzle_beak,
-    "trunk": muzzle_trunk,
+    "base": muzzle_base,
     "none": muzzle_none,
 }
 
@@ -1351,18 +1351,18 @@ TAILS = {"long": tail_long, "plume": tail_plume, "short": tail_short, "ringed": 
 # ---------------------------------------------------------------------------------------------------------------------
 # Backgrounds, cover and light: the same for every species
 # ---------------------------------------------------------------------------------------------------------------------
-def gradient(picture, box, top, bottom):
+def gradient(image, box, top, bottom):
     """Fill a box (left, top, right, bottom in shares of the side) with a vertical gradient."""
-    side = picture.width
+    side = image.width
     left, upper, right, lower = (round(v * side) for v in box)
     size = (max(1, right - left), max(1, lower - upper))
     alpha = Image.linear_gradient("L").resize(size)
-    picture.paste(Image.composite(Image.new("RGB", size, bottom), Image.new("RGB", size, top), alpha), (left, upper))
+    image.paste(Image.composite(Image.new("RGB", size, bottom), Image.new("RGB", size, top), alpha), (left, upper))
 
 
-def scene_pen(picture):
-    """A pen whose units are shares of the picture's side."""
-    return Pen(picture, centre=(0, 0), scale=picture.width)
+def scene_pen(image):
+    """A pen whose units are shares of the image's side."""
+    return Pen(image, centre=(0, 0), scale=image.width)
 
 
 def box(x, y, width, height):
@@ -1370,15 +1370,15 @@ def box(x, y, width, height):
     return [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
 
 
-def scene_room(picture, dice):
+def scene_room(image, dice):
     """A room: wall, floor and two pieces of furniture."""
-    pen, wall, floor = scene_pen(picture), dice.colour((0.1, 0.45), (0.55, 0.95)), dice.colour((0.2, 0.5), (0.35, 0.75))
+    pen, wall, floor = scene_pen(image), dice.colour((0.1, 0.45), (0.55, 0.95)), dice.colour((0.2, 0.5), (0.35, 0.75))
     horizon = dice.between(0.58, 0.8)
-    gradient(picture, (0, 0, 1, horizon), light(wall, 0.2), wall)
+    gradient(image, (0, 0, 1, horizon), light(wall, 0.2), wall)
     if dice.chance(0.4):
         for step in range(12):
             pen.shape(box(step / 11 - 0.02, 0, 0.03, horizon), mix(wall, dark(wall, 0.3), 0.4))
-    gradient(picture, (0, horizon, 1, 1), floor, dark(floor, 0.3))
+    gradient(image, (0, horizon, 1, 1), floor, dark(floor, 0.3))
     pen.shape(box(0, horizon - 0.015, 1, 0.025), light(wall, 0.5))
     for _ in range(2):
         dice.choice((thing_window, thing_frame, thing_shelf, thing_lamp, thing_sofa, thing_plant))(pen, dice, horizon)
@@ -1394,7 +1394,7 @@ def thing_window(pen, dice, horizon):
 
 
 def thing_frame(pen, dice, horizon):
-    """A framed picture."""
+    """A framed image."""
     x, y, s = dice.between(0.03, 0.75), dice.between(0.05, 0.25), dice.between(0.14, 0.22)
     pen.shape(box(x, y, s * 1.2, s), dice.colour((0.3, 0.7), (0.3, 0.6)))
     pen.shape(box(x + 0.02, y + 0.02, s * 1.2 - 0.04, s - 0.04), dice.colour())
@@ -1451,11 +1451,11 @@ def thing_plant(pen, dice, horizon):
     )
 
 
-def scene_meadow(picture, dice):
+def scene_meadow(image, dice):
     """Sky, clouds, hills, trees and flowers."""
-    pen, horizon = scene_pen(picture), dice.between(0.5, 0.7)
+    pen, horizon = scene_pen(image), dice.between(0.5, 0.7)
     sky = mix(dice.colour((0.2, 0.5), (0.7, 1.0)), (150, 200, 240), 0.4)
-    gradient(picture, (0, 0, 1, horizon + 0.1), sky, light(sky, 0.6))
+    gradient(image, (0, 0, 1, horizon + 0.1), sky, light(sky, 0.6))
     for _ in range(3):
         x, y = dice.between(0, 1), dice.between(0.04, 0.3)
         for puff in (-0.07, 0, 0.07):
@@ -1464,7 +1464,7 @@ def scene_meadow(picture, dice):
     pen.shape(oval(dice.between(0, 1), horizon + 0.12, 0.7, 0.22), mix(ground, sky, 0.4))
     for _ in range(dice.choice((1, 2, 4))):
         draw_tree(pen, dice, x=dice.between(0, 1), y=horizon + 0.04, leaf=dark(ground, 0.2))
-    gradient(picture, (0, horizon, 1, 1), ground, dark(ground, 0.25))
+    gradient(image, (0, horizon, 1, 1), ground, dark(ground, 0.25))
     for _ in range(24):
         x, y = dice.between(0, 1), dice.between(horizon + 0.03, 1)
         pen.shape(oval(x, y, 0.012, 0.01), dice.colour((0.3, 0.8), (0.8, 1.0)))
@@ -1482,15 +1482,15 @@ def draw_tree(pen, dice, *, x, y, leaf):
         pen.shape([(x, top), (x + w, top + h * 0.42), (x - w, top + h * 0.42)], mix(leaf, (40, 90, 70), 0.3))
 
 
-def scene_pattern(picture, dice):
+def scene_pattern(image, dice):
     """A paper backdrop: stripes, dots or tiles."""
     first, pen, kind = (
         dice.colour((0.1, 0.45), (0.5, 0.95)),
-        scene_pen(picture),
+        scene_pen(image),
         dice.choice(("stripes", "dots", "tiles")),
     )
     second = mix(first, dice.colour(), dice.between(0.25, 0.7))
-    gradient(picture, (0, 0, 1, 1), light(first, 0.15), dark(first, 0.15))
+    gradient(image, (0, 0, 1, 1), light(first, 0.15), dark(first, 0.15))
     count = int(dice.between(4, 9))
     if kind == "stripes":
         lean = dice.between(-0.5, 0.5)
@@ -1507,42 +1507,42 @@ def scene_pattern(picture, dice):
                 pen.shape(box(column / count, y, 1 / count, 1 / count), second)
 
 
-def scene_clutter(picture, dice):
+def scene_clutter(image, dice):
     """Soft shapes of many colours, as out of focus."""
-    gradient(picture, (0, 0, 1, 1), dice.colour(), dice.colour((0.2, 0.5), (0.3, 0.7)))
-    pen = scene_pen(picture)
+    gradient(image, (0, 0, 1, 1), dice.colour(), dice.colour((0.2, 0.5), (0.3, 0.7)))
+    pen = scene_pen(image)
     for _ in range(16):
         x, y, r = dice.between(0, 1), dice.between(0, 1), dice.between(0.06, 0.2)
         corners = int(dice.between(3, 7))
         turns = np.linspace(0, 2 * np.pi, corners, endpoint=False) + dice.between(0, 6)
         points = np.stack([np.cos(turns), np.sin(turns)], axis=1) * r + (x, y)
         pen.shape(smooth(points) if dice.chance(0.5) else points, dice.colour((0.2, 0.6), (0.35, 0.95)))
-    picture.paste(picture.filter(ImageFilter.BoxBlur(dice.between(1, 5))))
+    image.paste(image.filter(ImageFilter.BoxBlur(dice.between(1, 5))))
 
 
-def scene_seaside(picture, dice):
+def scene_seaside(image, dice):
     """Sky, sun, sea and sand, or the same shapes in snow."""
-    pen, sky = scene_pen(picture), dice.colour((0.15, 0.55), (0.7, 1.0))
+    pen, sky = scene_pen(image), dice.colour((0.15, 0.55), (0.7, 1.0))
     water, sand = (
         mix(dice.colour(), (80, 150, 190), 0.5),
         mix(dice.colour((0.1, 0.3), (0.7, 1.0)), (232, 208, 160), 0.5),
     )
-    gradient(picture, (0, 0, 1, 0.5), sky, light(sky, 0.6))
+    gradient(image, (0, 0, 1, 0.5), sky, light(sky, 0.6))
     pen.shape(oval(dice.between(0.1, 0.9), dice.between(0.1, 0.3), 0.08, 0.08), (255, 238, 170))
-    gradient(picture, (0, 0.42, 1, 0.7), dark(water, 0.15), light(water, 0.3))
+    gradient(image, (0, 0.42, 1, 0.7), dark(water, 0.15), light(water, 0.3))
     for _ in range(7):
         x, y = dice.between(0, 1), dice.between(0.46, 0.66)
         pen.line(smooth([(x, y), (x + 0.06, y - 0.015), (x + 0.12, y)], closed=False), light(water, 0.6), width=0.01)
-    gradient(picture, (0, 0.66, 1, 1), sand, dark(sand, 0.2))
+    gradient(image, (0, 0.66, 1, 1), sand, dark(sand, 0.2))
     if dice.chance(0.5):
         x, sail = dice.between(0.1, 0.9), dice.colour((0.4, 0.8), (0.7, 1.0))
         pen.shape([(x, 0.24), (x + 0.11, 0.42), (x, 0.42)], sail)
         pen.shape([(x - 0.07, 0.44), (x + 0.12, 0.44), (x + 0.08, 0.49), (x - 0.03, 0.49)], (120, 76, 56))
 
 
-def scatter_things(picture, dice):
+def scatter_things(image, dice):
     """Put a few small things around; they have points, rounds and lines as ears, noses and whiskers have."""
-    pen = scene_pen(picture)
+    pen = scene_pen(image)
     for _ in range(int(dice.between(1, 5))):
         dice.choice(THINGS)(pen, dice, dice.between(0, 1), dice.between(0.05, 0.95))
 
@@ -1660,9 +1660,9 @@ THINGS = (
 BACKGROUNDS = (scene_room, scene_room, scene_meadow, scene_meadow, scene_pattern, scene_clutter, scene_seaside)
 
 
-def cover_grass(picture, dice):
+def cover_grass(image, dice):
     """Blades of grass in front."""
-    pen, green = scene_pen(picture), mix(dice.colour((0.4, 0.7), (0.4, 0.8)), (96, 150, 70), 0.6)
+    pen, green = scene_pen(image), mix(dice.colour((0.4, 0.7), (0.4, 0.8)), (96, 150, 70), 0.6)
     top = dice.between(0.68, 0.86)
     for _ in range(46):
         x, tip = dice.between(-0.05, 1.05), top + dice.between(-0.08, 0.12)
@@ -1670,18 +1670,18 @@ def cover_grass(picture, dice):
         pen.shape([(x - 0.016, 1.02), (x + lean, tip), (x + 0.016, 1.02)], tone)
 
 
-def cover_ball(picture, dice):
+def cover_ball(image, dice):
     """A ball in front."""
-    pen, r, colour = scene_pen(picture), dice.between(0.09, 0.16), dice.colour((0.5, 0.9), (0.6, 1.0))
+    pen, r, colour = scene_pen(image), dice.between(0.09, 0.16), dice.colour((0.5, 0.9), (0.6, 1.0))
     x, y = dice.between(0.15, 0.85), dice.between(0.72, 0.92)
     pen.shape(oval(x, y, r, r), colour, edge=dark(colour, 0.5), width=0.008)
     pen.line(smooth([(x - r, y), (x, y + 0.35 * r), (x + r, y)], closed=False), light(colour, 0.7), width=0.02)
     pen.glow(x - 0.3 * r, y - 0.35 * r, rx=0.5 * r, ry=0.5 * r, fill=(255, 255, 255), strength=0.8)
 
 
-def cover_box(picture, dice):
+def cover_box(image, dice):
     """The front of a cardboard box or of a basket."""
-    pen, colour, top = scene_pen(picture), mix(dice.colour(), (196, 152, 104), 0.6), dice.between(0.7, 0.86)
+    pen, colour, top = scene_pen(image), mix(dice.colour(), (196, 152, 104), 0.6), dice.between(0.7, 0.86)
     lean = dice.between(-0.05, 0.05)
     pen.shape(
         [(0.04, top - lean), (0.96, top + lean), (0.92, 1.05), (0.08, 1.05)],
@@ -1697,9 +1697,9 @@ def cover_box(picture, dice):
     )
 
 
-def cover_fence(picture, dice):
+def cover_fence(image, dice):
     """A picket fence."""
-    pen, colour, top = scene_pen(picture), light(dice.colour((0.1, 0.4), (0.6, 0.9)), 0.4), dice.between(0.68, 0.84)
+    pen, colour, top = scene_pen(image), light(dice.colour((0.1, 0.4), (0.6, 0.9)), 0.4), dice.between(0.68, 0.84)
     step, start = dice.between(0.17, 0.24), dice.between(-0.1, 0.05)
     pen.shape(box(-0.1, top + 0.13, 1.2, 0.045), dark(colour, 0.15), edge=dark(colour, 0.4), width=0.006)
     for x in np.arange(start, 1.1, step):
@@ -1711,9 +1711,9 @@ def cover_fence(picture, dice):
         )
 
 
-def cover_leaves(picture, dice):
+def cover_leaves(image, dice):
     """A branch with leaves that hangs into a corner."""
-    pen, green = scene_pen(picture), mix(dice.colour((0.4, 0.7), (0.4, 0.8)), (90, 150, 80), 0.5)
+    pen, green = scene_pen(image), mix(dice.colour((0.4, 0.7), (0.4, 0.8)), (90, 150, 80), 0.5)
     side, reach = dice.choice((0, 1)), dice.between(0.35, 0.6)
     end = (abs(side - reach), dice.between(0.08, 0.3))
     pen.line([(side, -0.02), end], (96, 70, 52), width=0.02)
@@ -1724,9 +1724,9 @@ def cover_leaves(picture, dice):
         pen.shape(leaf, mix(green, dice.colour(), 0.15), edge=dark(green, 0.4), width=0.006)
 
 
-def cover_flowers(picture, dice):
+def cover_flowers(image, dice):
     """Large flowers in front."""
-    pen = scene_pen(picture)
+    pen = scene_pen(image)
     for _ in range(int(dice.between(2, 5))):
         x, y, r, petal = (
             dice.between(0.02, 0.98),
@@ -1740,18 +1740,18 @@ def cover_flowers(picture, dice):
         pen.shape(oval(x, y, r * 0.6, r * 0.6), (244, 206, 84))
 
 
-def cover_post(picture, dice):
-    """A curtain, a trunk or a post at one side."""
-    pen, colour, w = scene_pen(picture), dice.colour((0.2, 0.6), (0.35, 0.85)), dice.between(0.1, 0.24)
+def cover_post(image, dice):
+    """A curtain, a base or a post at one side."""
+    pen, colour, w = scene_pen(image), dice.colour((0.2, 0.6), (0.35, 0.85)), dice.between(0.1, 0.24)
     x = 0.0 if dice.chance(0.5) else 1 - w
     pen.shape(box(x, -0.02, w, 1.04), colour, edge=dark(colour, 0.45), width=0.01)
     for share in (0.25, 0.55, 0.8):
         pen.line([(x + w * share, 0), (x + w * share + dice.between(-0.01, 0.01), 1)], dark(colour, 0.3), width=0.012)
 
 
-def cover_flakes(picture, dice):
+def cover_flakes(image, dice):
     """Snow, petals or bubbles in the air."""
-    pen, colour = scene_pen(picture), light(dice.colour((0.1, 0.5), (0.8, 1.0)), 0.4)
+    pen, colour = scene_pen(image), light(dice.colour((0.1, 0.5), (0.8, 1.0)), 0.4)
     for _ in range(22):
         r = dice.between(0.006, 0.017)
         pen.shape(oval(dice.between(0, 1), dice.between(0, 1), r, dice.about(r, 0.3)), colour)
@@ -1760,10 +1760,10 @@ def cover_flakes(picture, dice):
 COVERS = (cover_grass, cover_ball, cover_box, cover_fence, cover_leaves, cover_flowers, cover_post, cover_flakes)
 
 
-def add_light(picture, dice):
+def add_light(image, dice):
     """Add light from one side, contrast, a colour cast and noise."""
-    pixels = np.asarray(picture, dtype=np.float32) / 255
-    side = picture.width
+    pixels = np.asarray(image, dtype=np.float32) / 255
+    side = image.width
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side - 0.5
     angle = dice.between(0, 2 * math.pi)
     slope = (x * math.cos(angle) + y * math.sin(angle)) * dice.between(0, 0.6)
@@ -1790,7 +1790,7 @@ def main(arguments=None):
         species_sheet().save(options.species_sheet)
     if not options.sheet and not options.species_sheet:
         folder = Path(__file__).resolve().parent
-        print(f"drew {draw_sample(folder)} pictures in {folder.name}/{{{','.join(SPLITS)}}}/{{{','.join(FOLDERS)}}}")
+        print(f"drew {draw_sample(folder)} images in {folder.name}/{{{','.join(SPLITS)}}}/{{{','.join(FOLDERS)}}}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python data/sample/pretrain.py        writes vgg16_slim.safetensors and vgg16_bn_slim.safetensors beside this file
 
 The network learns with batch normalisation. The plain VGG16 is the same function: each batch norm is folded into the
-convolution before it. The pictures are drawn into memory and forgotten.
+convolution before it. The images are drawn into memory and forgotten.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from helpers.training import evaluate, fit  # noqa: E402
 
 SEED = 2014
 WIDTH = 1 / 8
-PICTURES = {"train": 240, "validation": 20, "test": 30}  # of each species
+IMAGES = {"train": 240, "validation": 20, "test": 30}  # of each species
 COVER = (0.3,)  # less than in the sample: the network should see what it is to learn
 
 
@@ -73,70 +73,70 @@ def read_options(arguments):
     parser = argparse.ArgumentParser(description="Pretrain the slim VGG16 on drawn animals.")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the two files")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--per-species", type=int, default=PICTURES["train"], help="training pictures of each species")
+    parser.add_argument("--per-species", type=int, default=IMAGES["train"], help="training images of each species")
     return parser.parse_args(arguments)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Pictures
+# Images
 # ---------------------------------------------------------------------------------------------------------------------
 def draw_loaders(per_species):
-    """Draw the pictures with all cores; one loader for each split."""
+    """Draw the images with all cores; one loader for each split."""
     start, loaders = time.perf_counter(), {}
     # "spawn" works the same on Linux, macOS and Windows, and is safe beside torch's threads.
     with get_context("spawn").Pool() as pool:
-        for split, count in {**PICTURES, "train": per_species}.items():
+        for split, count in {**IMAGES, "train": per_species}.items():
             tasks = [(label, split, index) for label in range(len(PRETRAINING)) for index in range(count)]
-            pictures = np.stack(pool.map(draw_task, tasks, chunksize=32))
+            images = np.stack(pool.map(draw_task, tasks, chunksize=32))
             labels = torch.tensor([label for label, _, _ in tasks])
-            loaders[split] = make_loader(torch.from_numpy(pictures), labels, augment=split == "train")
+            loaders[split] = make_loader(torch.from_numpy(images), labels, augment=split == "train")
     drawn = sum(len(loader.dataset) for loader in loaders.values())
-    print(f"drew {drawn} pictures of {len(PRETRAINING)} species in {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"drew {drawn} images of {len(PRETRAINING)} species in {time.perf_counter() - start:.0f} s", flush=True)
     return loaders
 
 
 def draw_task(task):
-    """One picture as an array (3, SIZE, SIZE) of bytes; run in a worker process."""
+    """One image as an array (3, SIZE, SIZE) of bytes; run in a worker process."""
     label, split, index = task
     return np.asarray(draw_animal(PRETRAINING[label], (SEED, f"pretrain-{split}", index), cover=COVER)).transpose(
         2, 0, 1
     )
 
 
-def make_loader(pictures, labels, *, augment, batch_size=32):
-    """Batches of normalised pictures; with `augment`, mirrored and moved at random."""
+def make_loader(images, labels, *, augment, batch_size=32):
+    """Batches of normalized images; with `augment`, mirrored and moved at random."""
     return DataLoader(
-        DrawnPictures(pictures, labels, augment=augment), batch_size, shuffle=augment,
+        DrawnImages(images, labels, augment=augment), batch_size, shuffle=augment,
         generator=torch.Generator(), collate_fn=lambda batch: batch,
     )  # fmt: skip
 
 
-class DrawnPictures(Dataset):
-    """Pictures in memory, fetched a batch at a time, which is much faster than one by one."""
+class DrawnImages(Dataset):
+    """Images in memory, fetched a batch at a time, which is much faster than one by one."""
 
-    def __init__(self, pictures, labels, *, augment):
-        self.pictures, self.labels, self.augment = pictures, labels, augment
+    def __init__(self, images, labels, *, augment):
+        self.images, self.labels, self.augment = images, labels, augment
 
     def __len__(self):
         return len(self.labels)
 
     def __getitems__(self, indices):
-        pictures = self.pictures[indices].float() / 255
+        images = self.images[indices].float() / 255
         if self.augment:
-            pictures = move_at_random(pictures)
+            images = move_at_random(images)
         mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
-        return (pictures - mean) / std, self.labels[indices]
+        return (images - mean) / std, self.labels[indices]
 
 
-def move_at_random(pictures):
-    """Mirror, zoom and shift each picture of a batch by its own random amounts, and change its light."""
-    count = len(pictures)
+def move_at_random(images):
+    """Mirror, zoom and shift each image of a batch by its own random amounts, and change its light."""
+    count = len(images)
     zoom = torch.empty(count).uniform_(0.85, 1.05)
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = zoom * (torch.randint(0, 2, (count,)) * 2 - 1), zoom
     theta[:, :, 2] = torch.empty(count, 2).uniform_(-0.1, 0.1)
-    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
-    moved = F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return moved * torch.empty(count, 1, 1, 1).uniform_(0.8, 1.2)
 
 
@@ -159,9 +159,9 @@ def fold_batch_norm(model):
 
 def check_same(plain, model, loader):
     """Stop if folding changed what the network says."""
-    pictures, _ = next(iter(loader))
+    images, _ = next(iter(loader))
     with torch.inference_mode():
-        difference = (plain(pictures) - model(pictures)).abs().max().item()
+        difference = (plain(images) - model(images)).abs().max().item()
     if difference > 1e-3:
         raise SystemExit(f"Folding batch norm changed a logit by {difference:.2g}; the files are not to be trusted.")
 
@@ -187,7 +187,7 @@ def describe(options, *, accuracy):
         "pictures": str(options.per_species * len(PRETRAINING)),
         "epochs": str(options.epochs),
         "held_out_accuracy": f"{accuracy:.4f}",
-        "held_out_pictures": str(PICTURES["test"] * len(PRETRAINING)),
+        "held_out_pictures": str(IMAGES["test"] * len(PRETRAINING)),
         "seed": str(SEED),
         "python": platform.python_version(),
         "torch": torch.__version__,

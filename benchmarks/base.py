@@ -1,10 +1,10 @@
-"""Measure VGG16's trunk against what this device's own matrix product allows; write `results/`.
+"""Measure VGG16's base against what this device's own matrix product allows; write `results/`.
 
-python -m benchmarks.trunk                   on the best device there is
-python -m benchmarks.trunk --table           only write the table anew from the JSON files
+python -m benchmarks.base                   on the best device there is
+python -m benchmarks.base --table           only write the table anew from the JSON files
 
 The limit is the rate of a product of two square matrices in the same precision, in 8 bits without the rounding. The
-rate of the trunk counts its multiplications and additions, two for each multiply-add of `helpers.costs`, on pictures of
+rate of the base counts its multiplications and additions, two for each multiply-add of `helpers.costs`, on images of
 224 pixels a side. The two are measured in turns; the best of each is what the device can do when nothing else disturbs
 it.
 """
@@ -36,38 +36,38 @@ SIDES = (1024, 2048, 4096)  # of the matrices
 
 def main() -> None:
     """Measure this device (unless --table) and write the table."""
-    parser = argparse.ArgumentParser(description="Measure VGG16's trunk against the device's own matrix product.")
+    parser = argparse.ArgumentParser(description="Measure VGG16's base against the device's own matrix product.")
     parser.add_argument("--table", action="store_true")
     if not parser.parse_args().table:
         measure(best_device())
-    write_table(table(), command="benchmarks.trunk")
+    write_table(table(), command="benchmarks.base")
 
 
 def measure(device: torch.device) -> None:
     """float32, the fast precision, and 8 bits on a CPU that has them, as one JSON file named after the device."""
     batch = 256 if device.type == "cuda" else 32
-    trunk, _ = split_model(VGG16())
-    trunk.to(device, memory_format=torch.channels_last).eval()
-    pictures = to_device(torch.randn(batch, 3, 224, 224), device)
+    base, _ = split_model(VGG16())
+    base.to(device, memory_format=torch.channels_last).eval()
+    images = to_device(torch.randn(batch, 3, 224, 224), device)
     # Two operations for each multiply-add.
-    operations = 2 * sum(cost.multiply_adds for cost in layer_costs(trunk))
+    operations = 2 * sum(cost.multiply_adds for cost in layer_costs(base))
     content = {"date": date.today().isoformat(), "environment": environment(), "batch": batch}
-    content |= {"operations_per_picture": operations, "precisions": {}}
+    content |= {"operations_per_image": operations, "precisions": {}}
     for dtype in dtypes(device):
-        network = quantize(trunk) if dtype == torch.int8 else trunk
+        network = quantize(base) if dtype == torch.int8 else base
         precision = "float32" if dtype == torch.float32 else "fast"
         matrix_products = {side: matrix_product(side, dtype, device) for side in SIDES}
-        work = partial(forward, network, pictures, views=("plain",), precision=precision, device=device)
-        products, trunks = [], []
+        work = partial(forward, network, images, views=("plain",), precision=precision, device=device)
+        products, bases = [], []
         for _ in range(ROUNDS):
             products += [2 * side**3 / seconds(product, device) for side, product in matrix_products.items()]
-            trunks.append(batch * operations / seconds(work, device))
-        rates = {"matrix_product": max(products), "trunk": max(trunks), "trunk_median": median(trunks)}
+            bases.append(batch * operations / seconds(work, device))
+        rates = {"matrix_product": max(products), "base": max(bases), "base_median": median(bases)}
         content["precisions"][str(dtype).removeprefix("torch.")] = rates
         print(dtype, rates, flush=True)
     where = content["environment"]
     name = where["cpu"] if device.type == "cpu" else where["device"]
-    write_json(RESULTS / f"trunk_{'_'.join(name.split())}.json", content)
+    write_json(RESULTS / f"base_{'_'.join(name.split())}.json", content)
 
 
 def matrix_product(side: int, dtype: torch.dtype, device: torch.device) -> Callable:
@@ -106,9 +106,9 @@ def wait(device: torch.device) -> None:
 
 def table() -> str:
     """All JSON files as Markdown: a row for each device and precision."""
-    header = "| device | precision | matrix product, best | VGG16's trunk, best (median) | share of the limit |"
+    header = "| device | precision | matrix product, best | VGG16's base, best (median) | share of the limit |"
     lines, notes = [header, "|" + "---|" * (header.count("|") - 1)], []
-    for file in sorted(RESULTS.glob("trunk_*.json")):
+    for file in sorted(RESULTS.glob("base_*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))
         lines += [row(content, precision) for precision in content["precisions"]]
         notes.append(note(file, {"date": content["date"], "runs": [content]}))
@@ -118,11 +118,11 @@ def table() -> str:
 def row(content: dict, precision: str) -> str:
     """One precision on one device."""
     rates, where = content["precisions"][precision], content["environment"]
-    best, usual = (rates[name] / content["operations_per_picture"] for name in ("trunk", "trunk_median"))
+    best, usual = (rates[name] / content["operations_per_image"] for name in ("base", "base_median"))
     return (
         f"| {where['cpu'] if where['device'] == 'cpu' else where['device']} | {precision} "
-        f"| {rates['matrix_product'] / 1e12:.2f} TFLOP/s | {best:,.1f} ({usual:,.1f}) pictures/s "
-        f"| {rates['trunk'] / rates['matrix_product']:.0%} |"
+        f"| {rates['matrix_product'] / 1e12:.2f} TFLOP/s | {best:,.1f} ({usual:,.1f}) images/s "
+        f"| {rates['base'] / rates['matrix_product']:.0%} |"
     )
 
 

@@ -1,4 +1,4 @@
-"""From a file to a picture, and whether a file is one."""
+"""From a file to an image, and whether a file is one."""
 
 import io
 import os
@@ -17,80 +17,80 @@ from tqdm import tqdm
 
 from .settings import CourseError
 
-# The names that pictures have, and what is in a file of that name.
+# The names that images have, and what is in a file of that name.
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF",
     ".tiff": "TIFF",
 }  # fmt: skip
 
 
-def load_picture(path: str | Path, *, at_least: int | None = None) -> Image.Image:
-    """The picture in a file as RGB, upright; the first frame if it moves, white where it is transparent.
+def load_image(path: str | Path, *, at_least: int | None = None) -> Image.Image:
+    """The image in a file as RGB, upright; the first frame if it moves, white where it is transparent.
 
     `at_least`: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its sides
     stay at least this many pixels, which is faster. Raises CourseError if the file can't be decoded.
     torchvision's decoder is faster on small JPEGs and has no drafts, so it is slower on a camera's (measured:
     results/README.md); it would be a second judge of what is readable.
     """
-    with open_picture(path) as picture:
-        return decode(picture, at_least=at_least)
+    with open_image(path) as image:
+        return decode(image, at_least=at_least)
 
 
 @contextmanager
-def open_picture(path: str | Path) -> Iterator[Image.Image]:
-    """The picture in a file, not yet decoded; any error of Pillow's, now or in decoding it, becomes a CourseError."""
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """The image in a file, not yet decoded; any error of Pillow's, now or in decoding it, becomes a CourseError."""
     try:
         if not os.path.isfile(path):
             raise OSError("no file, or not one that ends")  # a pipe would be waited for
         # Read at once: every access to a file in Pillow's small pieces would make threads wait for each other.
         with open(path, "rb", buffering=0) as file:
             content = file.read()
-        with Image.open(io.BytesIO(content)) as picture:
-            yield picture
+        with Image.open(io.BytesIO(content)) as image:
+            yield image
     # A damaged file makes Pillow stumble anywhere: OSError, SyntaxError, ValueError, struct.error, KeyError and more.
     except Exception as error:
-        raise CourseError(f"{path} can't be read as a picture. Replace it or take it out of the folder.") from error
+        raise CourseError(f"{path} can't be read as an image. Replace it or take it out of the folder.") from error
 
 
-def decode(picture: Image.Image, *, at_least: int | None = None) -> Image.Image:
-    """An opened picture as upright RGB; `at_least` as in `load_picture`."""
+def decode(image: Image.Image, *, at_least: int | None = None) -> Image.Image:
+    """An opened image as upright RGB; `at_least` as in `load_image`."""
     if at_least:
         # Not "L", where grey would do: it passes over faults of the colours at which "RGB" stumbles.
-        picture.draft("RGB", (at_least, at_least))
-    ImageOps.exif_transpose(picture, in_place=True)
-    return to_rgb(picture)
+        image.draft("RGB", (at_least, at_least))
+    ImageOps.exif_transpose(image, in_place=True)
+    return to_rgb(image)
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """A decoded picture in any of Pillow's modes as 8-bit RGB; itself if that is what it is."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = numpy.asarray(picture, dtype=numpy.float32)
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A decoded image in any of Pillow's modes as 8-bit RGB; itself if that is what it is."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = numpy.asarray(image, dtype=numpy.float32)
         # Pillow's own conversion would cut 16-bit values off at 255 instead of scaling them.
-        scale = 255 / 65535 if picture.mode.startswith("I;16") or values.max() > 255 else 1
+        scale = 255 / 65535 if image.mode.startswith("I;16") or values.max() > 255 else 1
         return Image.fromarray((values * scale).clip(0, 255).astype(numpy.uint8)).convert("RGB")
-    if is_transparent(picture):
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    if is_transparent(image):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def is_transparent(picture: Image.Image) -> bool:
+def is_transparent(image: Image.Image) -> bool:
     """True if some of it may be transparent: by a channel of its own or by one colour."""
-    return "A" in picture.getbands() or "transparency" in picture.info
+    return "A" in image.getbands() or "transparency" in image.info
 
 
 # ----------------------------------------------------------------------------------- many files
 
 
 def is_readable(path: Path) -> bool:
-    """True if the file can be decoded to its end, which is what `load_picture` needs at any size.
+    """True if the file can be decoded to its end, which is what `load_image` needs at any size.
 
     The smallest draft will do: a JPEG's bytes are all read for it, only the arithmetic is less. A test mutates 1,000
-    pictures and finds none that can be read at one size and not at another.
+    images and finds none that can be read at one size and not at another.
     """
     try:
-        load_picture(path, at_least=1)
+        load_image(path, at_least=1)
     except CourseError:
         return False
     return True
@@ -103,14 +103,14 @@ def in_threads(work: Callable, files: list[Path], *, title: str) -> list:
     on every system. What takes longer than two seconds shows a progress bar on standard error.
     """
     register_formats()
-    # Handing over small pictures one by one would take long; large pieces would leave threads idle at the end.
+    # Handing over small images one by one would take long; large pieces would leave threads idle at the end.
     size = min(32, len(files) // (8 * cores()) + 1)
     pieces = [files[i : i + size] for i in range(0, len(files), size)]
     with (
         warnings.catch_warnings(),
         closing(stream(lambda piece: [work(file) for file in piece], pieces, cores())) as results,
     ):
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture, the caller says
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image, the caller says
         return list(tqdm(chain.from_iterable(results), total=len(files), desc=title, unit=" files", delay=2))
 
 
