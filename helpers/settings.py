@@ -9,7 +9,8 @@ import torch
 import torchvision
 
 COURSE_ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = COURSE_ROOT / "data" / "sample"
+SAMPLES = (COURSE_ROOT / "data" / "sample", Path(__file__).resolve().parent / "sample")  # in a clone, in a wheel
+SAMPLE = next(filter(Path.is_dir, SAMPLES), SAMPLES[0])
 DOWNLOADS = COURSE_ROOT / "data" / "downloads"
 RUNS = COURSE_ROOT / "runs"  # where the lessons leave their models for one another
 
