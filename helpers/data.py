@@ -476,6 +476,11 @@ def look_at(path: Path) -> Look:
     return Look(digest_of(content), readable=True)
 
 
+def is_readable(path: Path) -> bool:
+    """True if the file's content can be decoded to its end; raises CourseError if the file can't be read."""
+    return look_at(path).readable
+
+
 def digest_of(content: bytes) -> str:
     """The SHA-256 of a file's bytes: 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

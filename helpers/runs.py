@@ -219,14 +219,24 @@ def save_run(run: Run, folder: Path) -> None:
 
 def load_model(folder: Path) -> tuple[nn.Module, dict]:
     """The model in a run's folder and what is known about it; raises BadArgument if there is none."""
-    run = load_run(folder)
+    run = read_run(Path(folder))
     return run.model, run.about
 
 
 def load_run(folder: Path, splits: Splits | None = None) -> Run:
-    """A run from its folder; raises BadArgument if there is none, or if it learned from other splits than these."""
-    file = Path(folder) / RUN_FILE
-    check_run_folder(Path(folder))
+    """A finished run; raises BadArgument if there is none, or if it learned from other splits than these."""
+    run = read_run(Path(folder))
+    if run.history.stopped:
+        raise BadArgument(f"The run in {folder} was stopped after epoch {len(run.history.rows)}. Train it again.")
+    if splits and run.about["splits"] != splits.digest:
+        raise BadArgument(f"The run in {folder} learned from other images, or from another split of them.")
+    return run
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder, finished or stopped; raises BadArgument if there is none of this version of the course."""
+    check_run_folder(folder)
+    file = folder / RUN_FILE
     state = read_weights(file)
     try:
         with safe_open(file, "pt") as opened:
@@ -234,8 +244,6 @@ def load_run(folder: Path, splits: Splits | None = None) -> Run:
         about, history, summary = saved["about"], History(**saved["history"]), saved["summary"]
     except (SafetensorError, TypeError, KeyError) as error:
         raise BadArgument(f"{file} was not written by this version of the course. Train it again.") from error
-    if splits and about["splits"] != splits.digest:
-        raise BadArgument(f"{folder} holds a run that learned from other images or another split of them.")
     return Run(load_weights(partial(empty_model, about, state), state, file), about, history, summary=summary)
 
 
