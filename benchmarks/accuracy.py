@@ -54,8 +54,8 @@ def draw(runs: dict, file: Path) -> None:
 def table() -> str:
     """All JSON files of this benchmark as Markdown: a row for each model."""
     header = (
-        "| images | model | seeds | test accuracy ± standard deviation (lowest to highest) | log loss | trained parameters "
-        "| epochs | training time, median |"
+        "| images | model | seeds | test accuracy ± standard deviation (lowest to highest) | log loss "
+        "| trained parameters | epochs | training time, median |"
     )
     return results_table("accuracy_*.json", header, row, ("scratch", "transfer"), weights)
 

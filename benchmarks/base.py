@@ -3,9 +3,9 @@
 python -m benchmarks.base                   on the best device there is
 python -m benchmarks.base --table           only write the table anew from the JSON files
 
-The limit is the rate of a product of two square matrices in the same precision. The rate of the base counts its multiplications and additions, two for each multiply-add of `helpers.costs`, on images of
-224 pixels a side. The two are measured in turns; the best of each is what the device can do when nothing else disturbs
-it.
+The limit is the rate of a product of two square matrices in the same precision. The rate of the base counts its
+multiplications and additions, two for each multiply-add of `helpers.costs`, on images of 224 pixels a side. The two are
+measured in turns; the best of each is what the device can do when nothing else disturbs it.
 """
 
 import argparse
