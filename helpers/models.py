@@ -1,6 +1,7 @@
 """The networks: build them, load their weights, replace the classifier, freeze and unfreeze."""
 
 import hashlib
+import json
 import pickle
 from collections.abc import Callable
 from itertools import pairwise
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -126,6 +127,16 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
     source = imagenet_file(name) if str(weights) == "imagenet" else Path(weights)
     state = read_weights(source)
     return load_weights(lambda: build(name, **shape_of_network(name, state)), state, source)
+
+
+def pretrained_classes(name: str, weights: str | Path = "imagenet") -> list[str]:
+    """The names that a pretrained network gives to images: from torchvision, or a file's metadata; else none."""
+    if str(weights) == "imagenet":
+        return IMAGENET_WEIGHTS[name].meta["categories"]
+    if Path(weights).suffix != ".safetensors":
+        return []
+    with safe_open(weights, "pt") as file:
+        return json.loads((file.metadata() or {}).get("classes", "[]"))
 
 
 def check_backbone(name: str) -> None:
