@@ -1,26 +1,19 @@
 """The course from the command line: `python -m helpers compare|train|predict|audit`."""
 
 import argparse
+import glob
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from .auditing import audit
-from .data import load_splits
-from .features import is_out_of_memory
+from .data import list_files, load_splits
 from .models import BACKBONES, check_backbone
 from .plots import learning_curves
-from .runs import (
-    check_writable,
-    compare,
-    comparison,
-    comparison_table,
-    load_model,
-    predict,
-    train_scratch,
-    train_transfer,
-    write_json,
-)
-from .settings import BadArgument, CourseError, choose_setting, first_line
+from .runs import check_writable, compare, comparison_table, load_model, predict_all, train_scratch, train_transfer
+from .settings import PRECISIONS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
+from .training import is_out_of_memory
 
 RECIPES = {"scratch": train_scratch, "transfer": train_transfer}
 
@@ -31,7 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(sys.stdout, "reconfigure"):  # a file's name may hold letters that the terminal can't show
             sys.stdout.reconfigure(errors="backslashreplace")
         options = parser().parse_args(arguments)
-        return options.command(options) or 0
+        status = options.command(options) or 0
+        sys.stdout.flush()  # here, where a broken pipe is understood
+        return status
+    except BrokenPipeError:  # who read the output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except BadArgument as error:
         return complain(error, status=2)
     except (CourseError, OSError) as error:
@@ -41,13 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         hint = "Close what else uses it, or take --backbone squeezenet1_1"
         return complain(CourseError(f"Out of memory. {hint}"), status=1)
-    except KeyboardInterrupt:
-        return complain(CourseError("Stopped."), status=130)
+    except KeyboardInterrupt as error:
+        return complain(CourseError(str(error) or "Stopped"), status=130)
 
 
 def complain(error: Exception, *, status: int) -> int:
     """Say what went wrong, on one line of standard error."""
-    print(f"error: {first_line(error)}.", file=sys.stderr)
+    print(f"error: {printable(first_line(error))}.", file=sys.stderr)
     return status
 
 
@@ -71,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         add_training_options(command)
     use = commands.add_parser("predict", help="name the class of images, with a trained model")
     use.add_argument("run", metavar="RUN_DIR", type=Path, help="the folder of a training run")
-    use.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
+    use.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
     use.set_defaults(command=predict_command)
     look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
     look.add_argument("folder", metavar="DIR", type=Path)
@@ -86,6 +84,7 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=default)
     command.add_argument("--backbone", help=f"{', '.join(BACKBONES)}; default: COURSE_BACKBONE, else vgg16")
     command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
+    command.add_argument("--precision", choices=PRECISIONS, default="fast", help="default: the device's fastest")
     command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
     command.add_argument("--out", metavar="DIR", type=Path, help="default: runs/compare, runs/scratch or runs/transfer")
 
@@ -99,7 +98,8 @@ def seed_number(text: str) -> int:
 
 def prepare(options: argparse.Namespace, default: str):
     """The setting, printed, its images, printed, and the output folder."""
-    setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
+    chosen = {name: getattr(options, name) for name in ("backbone", "weights", "precision")}
+    setting = choose_setting(options.data, **chosen)
     check_backbone(setting.backbone)
     print(setting)
     splits = load_splits(setting, seed=options.seed)
@@ -108,14 +108,13 @@ def prepare(options: argparse.Namespace, default: str):
 
 
 def compare_command(options: argparse.Namespace) -> None:
-    """Train both models; write comparison.png and comparison.json."""
+    """Train both models; write comparison.json and comparison.png."""
     setting, splits, folder = prepare(options, "compare")
     runs = compare(splits, setting, seed=options.seed, folder=folder)
     print(comparison_table(runs))
     accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
     figure = learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies)
     figure.savefig(folder / "comparison.png", dpi=150)
-    write_json(folder / "comparison.json", comparison(runs, splits, seed=options.seed))
     print(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
 
 
@@ -125,19 +124,34 @@ def train_command(options: argparse.Namespace) -> None:
     run = RECIPES[options.recipe](splits, setting, seed=options.seed, folder=folder)
     print(f"test: {run.test}")
     print(f"written: {folder}; name images with: python -m helpers predict {folder} IMAGE...")
+    if run.history.stopped:
+        raise Stopped(f"Stopped. What was learned so far is in {folder}")
 
 
 def predict_command(options: argparse.Namespace) -> int:
     """Print path, class and probability, one line an image; 1 if some image could not be read."""
     model, about = load_model(options.run)
     status = 0
-    for path in options.images:
-        try:
-            name, probability = predict(model, about, path)
-            print(f"{path}\t{name}\t{probability:.3f}")
-        except CourseError as error:
-            status = complain(error, status=1)
+    for path, answer in predict_all(model, about, image_files(options.images)):
+        if isinstance(answer, CourseError):
+            status = complain(answer, status=1)
+        else:
+            print(f"{printable(path)}\t{printable(answer[0])}\t{answer[1]:.3f}")
     return status
+
+
+def image_files(names: list[str]) -> Iterator[Path]:
+    """The files that are meant: each file itself, all in a folder, all that fit a pattern; BadArgument for none."""
+    for name in names:
+        path = Path(name).expanduser()
+        if "://" in name:
+            raise BadArgument(f"{name} is an address. Download the image first, and give its file.")
+        found = list_files(path) if path.is_dir() else [path]
+        if not path.exists() and glob.has_magic(name):
+            found = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if os.path.isfile(match))
+        if not found:
+            raise BadArgument(f"There is no file in {name}." if path.is_dir() else f"There is no file like {name}.")
+        yield from found
 
 
 def audit_command(options: argparse.Namespace) -> None:

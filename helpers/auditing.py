@@ -4,10 +4,9 @@ It reads and reports. It changes and deletes nothing; the loaders leave out what
 """
 
 import csv
-import hashlib
+import io
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,18 +14,31 @@ from pathlib import Path
 
 import numpy
 from numpy import ndarray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from .data import is_hidden_folder, is_image_name, list_images
-from .images import SUFFIXES, decode, in_threads, is_transparent, open_image
-from .settings import BadArgument, CourseError, first_line
-from .tables import format_table
+from .data import (
+    class_folders,
+    digest_of,
+    find_splits,
+    finish_decoding,
+    has_image_name,
+    in_threads,
+    is_hidden,
+    is_transparent,
+    list_files,
+    open_image,
+    orientation,
+    read,
+)
+from .downloads import write_whole
+from .settings import BadArgument, CourseError, first_line, format_table, printable
 
 # Every kind of finding, and what loading does with such a file.
 KINDS = {
     "unreadable": "left out",
     "enormous": "slow",
     "tiny": "enlarged",
+    "dark": "nearly black",
     "wrong extension": "read by content",
     "converted": "made RGB",
     "turned": "put upright",
@@ -39,10 +51,11 @@ KINDS = {
     "stray file": "ignored",
     "hidden folder": "ignored",
 }
+DARK = 40  # of 255: often 12 bits of a camera or a scanner in a file of 16
 TINY = 32  # pixels; five halvings, as in VGG16, leave nothing of a shorter side
 SIDE = 16  # pixels of the thumbnails that are compared
 SIMILAR = 0.96  # the correlation of two thumbnails from which they count as one image
-SPLIT_ORDER = ["test", "validation", "train", "all"]  # of two copies the later is named, which is the one to drop
+SPLIT_ORDER = ["test", "validation", "train", ""]  # of two copies the later is named, which is the one to drop
 
 
 @dataclass(frozen=True)
@@ -93,17 +106,13 @@ class Report:
 
     def name(self, path: Path) -> str:
         """A path within the folder, printable whatever its letters."""
-        return path.relative_to(self.folder).as_posix().encode("utf-8", "backslashreplace").decode()
+        return printable(path.relative_to(self.folder).as_posix())
 
     def save(self, file: str | Path) -> None:
         """Write all findings as CSV, whole or not at all: kind, path, detail, and the image that it repeats."""
-        temporary = Path(f"{file}.part")
-        try:
-            with open(temporary, "w", encoding="utf-8", newline="") as out:
-                csv.writer(out).writerows([["kind", "path", "detail", "other"], *map(self.row, self.findings)])
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([["kind", "path", "detail", "other"], *map(self.row, self.findings)])
+        write_whole(Path(file), text.getvalue().encode())
 
     def row(self, finding: Finding) -> list[str]:
         """A finding as a line of the CSV file."""
@@ -114,40 +123,42 @@ class Report:
 def audit(folder: str | Path) -> Report:
     """Decode every image in `folder` once and report what is odd about the files and folders in it.
 
-    Class folders are found as the loaders find them. Raises BadArgument if there is no such folder.
+    Class folders are found as the loaders find them. Raises BadArgument if there is no such folder, or none in it.
     """
-    start, folder = time.perf_counter(), Path(folder)
+    start, folder = time.perf_counter(), Path(folder).expanduser()
     places = {
-        path: (split, name)
-        for split, classes in list_images(folder).items()
-        for name, paths in classes.items()
-        for path in paths
+        path: (split, child.name)
+        for split, part in find_splits(folder).items()
+        for child in class_folders(part)
+        for path in list_files(child)
     }
-    files, findings = list_others(folder, places)
-    order = sorted([*places, *files], key=lambda path: (SPLIT_ORDER.index(places.get(path, ("all", ""))[0]), path))
+    others, findings = list_others(folder, places)
+    order = sorted(
+        [*places, *others], key=lambda path: (SPLIT_ORDER.index(places.get(path, ("", ""))[0]), path.as_posix())
+    )
+    if not order:
+        raise BadArgument(f"{folder.absolute()} holds no images, nor class folders with images in them.")
     looks = in_threads(look_at, order, title="audit")
     healthy = [look for look in looks if look.thumbnail]
     findings += [finding for look in looks for finding in look.findings]
     findings += find_copies(healthy, places)
-    findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.path))
+    findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.path.as_posix()))
+    strays = sum(finding.kind == "stray file" for look in looks for finding in look.findings)
     without_jfif = sum(not look.jfif for look in healthy)
-    return Report(folder, len(looks), len(healthy), without_jfif, findings, time.perf_counter() - start)
-
-
-# ------------------------------------------------------------------------- what is never loaded
+    return Report(folder, len(looks) - strays, len(healthy), without_jfif, findings, time.perf_counter() - start)
 
 
 def list_others(folder: Path, places: dict) -> tuple[list[Path], list[Finding]]:
     """Images outside the class folders, and a finding for every file and folder that loading ignores."""
     images, findings = [], []
     for place, folders, names in os.walk(folder):
-        hidden = [Path(place, name) for name in folders if is_hidden_folder(name)]
+        hidden = [Path(place, name) for name in folders if is_hidden(name)]
         findings += [Finding("hidden folder", path, hidden_detail(path)) for path in hidden]
-        folders[:] = [name for name in folders if not is_hidden_folder(name)]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for path in (Path(place, name) for name in names):
             if path not in places:
                 findings.append(Finding("stray file", path, stray_detail(path)))
-                images += [path] if is_image_name(path.name) else []
+                images += [path] if has_image_name(path) and not is_hidden(path.name) else []
     return images, findings
 
 
@@ -159,7 +170,7 @@ def hidden_detail(folder: Path) -> str:
 
 def stray_detail(path: Path) -> str:
     """Why a file is not loaded."""
-    if is_image_name(path.name):
+    if has_image_name(path) and not is_hidden(path.name):
         return "outside the class folders"
     if path.is_file():  # a pipe would be waited for
         with suppress(Exception), Image.open(path) as image:  # its first bytes only: it may be huge
@@ -167,7 +178,7 @@ def stray_detail(path: Path) -> str:
     return "not an image"
 
 
-# ---------------------------------------------------------------------------------- one image
+# ------------------------------------------------------------------------------------- one image
 
 
 @dataclass(frozen=True)
@@ -177,20 +188,27 @@ class Look:
     path: Path
     findings: list[Finding]
     thumbnail: bytes = b""
+    digest: str = ""  # SHA-256 of the file
     jfif: bool = False  # the letters by which a popular filter tells healthy files: it knows one kind of JPEG only
 
 
 def look_at(path: Path) -> Look:
-    """Decode an image, small, and note what is odd about it."""
+    """Read and decode an image once, small, and note what is odd about it."""
     try:
-        with open_image(path) as image:
+        content = read(path)
+        with open_image(content, path) as image:
             oddities, jfif = list(find_oddities(image, path.suffix.lower())), "jfif" in image.info
-            upright = decode(image, at_least=2 * SIDE)
+            upright = finish_decoding(image, at_least=2 * SIDE)
     except CourseError as error:
-        return Look(path, [Finding("unreadable", path, why_unreadable(path, error.__cause__))])
+        kind = "unreadable" if has_image_name(path) else "stray file"
+        return Look(path, [Finding(kind, path, why_unreadable(path, error.__cause__ or error))])
+    brightest = max(high for _, high in upright.getextrema())
+    if brightest < DARK:
+        oddities.append(("dark", f"its brightest value is {brightest} of 255"))
     # Shades of grey, 8 bits, row by row.
     thumbnail = upright.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR).tobytes()
-    return Look(path, [Finding(kind, path, detail) for kind, detail in oddities], thumbnail, jfif)
+    findings = [Finding(kind, path, detail) for kind, detail in oddities]
+    return Look(path, findings, thumbnail, digest_of(content), jfif)
 
 
 def find_oddities(image: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
@@ -202,11 +220,11 @@ def find_oddities(image: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
         yield "tiny", f"{width} × {height} pixels"
     # MPO: several JPEGs in one file, of which the first is used.
     content = "JPEG" if image.format == "MPO" else image.format
-    if content != SUFFIXES[suffix]:
+    if content != Image.registered_extensions().get(suffix):
         yield "wrong extension", f"holds a {content} image"
     if colours(image) != "RGB":
         yield "converted", colours(image)
-    if image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9):
+    if orientation(image) in range(2, 9):
         yield "turned", "by its EXIF note"
 
 
@@ -220,7 +238,7 @@ def colours(image: Image.Image) -> str:
 
 
 def why_unreadable(path: Path, error: BaseException) -> str:
-    """What is wrong with a file that can't be decoded, in a few words."""
+    """What is wrong with a file that can't be read or decoded, in a few words."""
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
     if not path.is_file():
@@ -230,7 +248,7 @@ def why_unreadable(path: Path, error: BaseException) -> str:
     if path.stat().st_size == 0:
         return "empty"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image"
+        return "needs pillow-heif" if path.suffix.lower() in (".heic", ".heif") else "not an image"
     return f"cut short or damaged ({first_line(error)})"
 
 
@@ -240,12 +258,12 @@ def why_unreadable(path: Path, error: BaseException) -> str:
 def find_copies(looks: list[Look], places: dict) -> list[Finding]:
     """Exact and near duplicates; each finding names an image and an earlier one that it repeats."""
     first_of, originals, findings = {}, [], []
-    for look, content in zip(looks, contents(looks), strict=True):
-        if content in first_of:
-            kind = across("duplicate", places.get(look.path), places.get(first_of[content]))
-            findings.append(Finding(kind, look.path, "the same file as", first_of[content]))
+    for look in looks:
+        if look.digest in first_of:
+            kind = across("duplicate", places.get(look.path), places.get(first_of[look.digest]))
+            findings.append(Finding(kind, look.path, "the same file as", first_of[look.digest]))
         else:
-            first_of[content] = look.path
+            first_of[look.digest] = look.path
             originals.append(look)
     for index, earlier, correlation in find_similar([look.thumbnail for look in originals]):
         path, other = originals[index].path, originals[earlier].path
@@ -259,18 +277,6 @@ def across(kind: str, place: tuple[str, str] | None, other: tuple[str, str] | No
     if not place or not other or place == other:
         return kind
     return f"{kind} across classes" if place[1] != other[1] else f"{kind} across splits"
-
-
-def contents(looks: list[Look]) -> list:
-    """For every image a key that is equal only for equal files.
-
-    Equal files have equal thumbnails, so only files whose thumbnail is not unique are read again.
-    """
-    counts = Counter(look.thumbnail for look in looks)
-    return [
-        hashlib.sha256(look.path.read_bytes()).digest() if counts[look.thumbnail] > 1 else look.thumbnail
-        for look in looks
-    ]
 
 
 def find_similar(thumbnails: list[bytes], *, block: int = 512) -> list[tuple[int, int, float]]:

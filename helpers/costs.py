@@ -10,8 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
 from .models import count_parameters
-from .settings import BadArgument
-from .tables import format_table
+from .settings import BadArgument, format_table
 from .training import make_optimizer
 
 FLOAT_BYTES = 4  # float32, in which the networks compute unless told otherwise

@@ -1,30 +1,46 @@
-"""From a folder of images to three splits to batches of tensors."""
+"""From a file to an image, from a folder to three splits, from splits to batches of tensors."""
 
+import hashlib
+import io
 import os
-import random
+import re
+import struct
 import sys
+import unicodedata
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
+import numpy
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import v2
+from tqdm import tqdm
 
 from .downloads import fetch, find_archive, unpack
-from .images import SUFFIXES, cores, decoders, in_threads, is_readable, load_image
-from .settings import DOWNLOADS, SAMPLE, BadArgument, Setting
-from .tables import format_table
+from .settings import DOWNLOADS, SAMPLE, BadArgument, CourseError, Setting, first_line, format_table, printable
 
-SPLIT_FOLDERS = {"train": ["train"], "validation": ["val", "validation"], "test": ["test"]}
-# How much of the largest split there is goes to a split that is missing.
-SHARES = {"train": 0.6, "test": 0.2, "validation": 0.2}
+# A folder is a split by its name, in any case, with or without "_set", "-data" or "images" at its end.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+# How much of the train split goes to a split that is missing.
+SHARES = {"test": 0.2, "validation": 0.2}
 # Mean and standard deviation of ImageNet's images, which pretrained networks expect (RGB in [0, 1]).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-# ----------------------------------------------------------------------------- where images are
+# ------------------------------------------------------------------------------ where images are
 
 
 @dataclass(frozen=True)
@@ -33,20 +49,15 @@ class Archive:
 
     url: str
     folder: str
-    split_folders: dict[str, list[str]]
+    split_names: dict[str, tuple[str, ...]]
     size: int | None = None  # bytes
     sha256: str | None = None
     mirrors: tuple[str, ...] = ()
 
     @property
-    def name(self) -> str:
-        return self.url.rsplit("/", 1)[-1]
-
-    @property
     def folders(self) -> list[str]:
         """The folders that must be in it: those of its splits, else its only one."""
-        splits = [name for names in self.split_folders.values() for name in names]
-        return [f"{self.folder}/{name}" for name in splits] or [self.folder]
+        return [f"{self.folder}/{name}" for names in self.split_names.values() for name in names] or [self.folder]
 
 
 ARCHIVES = {
@@ -54,7 +65,7 @@ ARCHIVES = {
     "photos": Archive(
         "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
         "cats_and_dogs_filtered",
-        {"train": ["train"], "validation": [], "test": ["validation"]},
+        {"train": ("train",), "test": ("validation",)},
         size=68_606_236,
         mirrors=("https://download.mlcc.google.com/mledu-datasets/cats_and_dogs_filtered.zip",),
     ),
@@ -76,7 +87,8 @@ class Splits:
     train: list[tuple[Path, int]]
     validation: list[tuple[Path, int]]
     test: list[tuple[Path, int]]
-    left_out: list[Path] = field(default_factory=list)
+    left_out: list[Path] = field(default_factory=list)  # files that are no images, damaged, or beside the classes
+    digests: dict[Path, str] = field(default_factory=dict, repr=False)  # SHA-256 of each image's file
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -87,13 +99,24 @@ class Splits:
         """The three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
-    def __str__(self) -> str:
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits that change if any image, label or split does, whatever the files are called."""
         rows = [
-            [name, *(sum(label == i for _, label in part) for i in range(len(self.classes))), len(part)]
-            for name, part in self.parts().items()
+            f"{split} {self.classes[label]} {self.digests.get(path, path)}"
+            for split, part in self.parts().items()
+            for path, label in part
         ]
-        left_out = f"\nleft out, not readable: {len(self.left_out)}, first {self.left_out[0]}" if self.left_out else ""
-        return format_table(["split", *self.classes, "all"], rows) + left_out
+        return hashlib.sha256("\n".join(sorted(rows)).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        counts = [Counter(label for _, label in part) for part in self.parts().values()]
+        rows = [[name, *(count[i] for count in counts)] for i, name in enumerate(self.classes)]
+        table = format_table(["class", *self.sizes], [*rows, ["all", *self.sizes.values()]])
+        if not self.left_out:
+            return table
+        why = "python -m helpers audit DIR says why"
+        return f"{table}\nnot loaded: {len(self.left_out):,}, first {printable(self.left_out[0])} ({why})"
 
     __repr__ = __str__
 
@@ -101,8 +124,8 @@ class Splits:
 def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
     """The images of a setting in three splits, downloaded first if need be.
 
-    A split that the folder lacks is cut from the others at random by `seed`, the same share of every class.
-    Raises BadArgument if the folder can't be used, CourseError if a download fails.
+    A split that the folder lacks is cut from `train` by `seed`, about the same share of every class.
+    Raises BadArgument if the folder can't be used, CourseError if a download or the reading of a file fails.
     """
     if setting.name == "sample":
         return read_folder(SAMPLE, name="sample", seed=seed)
@@ -110,121 +133,428 @@ def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
         return read_folder(Path(setting.name), name=Path(setting.name).resolve().name, seed=seed)
     archive = ARCHIVES[setting.name]
     published, urls = {"size": archive.size, "sha256": archive.sha256}, [archive.url, *archive.mirrors]
-    file = find_archive(archive.name) or fetch(urls, DOWNLOADS / archive.name, **published)
+    file_name = Path(archive.url).name
+    file = find_archive(file_name) or fetch(urls, DOWNLOADS / file_name, **published)
     # The size in the folder's name keeps two archives of one name apart.
     target = DOWNLOADS / f"{file.stem}-{file.stat().st_size}"
     folder = unpack(file, target, folders=archive.folders, **published) / archive.folder
-    return read_folder(folder, name=setting.name, seed=seed, split_folders=archive.split_folders)
+    return read_folder(folder, name=setting.name, seed=seed, split_names=archive.split_names)
 
 
-def read_folder(folder: Path, *, name: str, seed: int = 0, split_folders=SPLIT_FOLDERS) -> Splits:
+def read_folder(folder: Path, *, name: str, seed: int = 0, split_names=SPLIT_NAMES) -> Splits:
     """Splits from `folder`: split folders with class folders inside, or class folders directly."""
-    files = list_images(folder, split_folders=split_folders)
-    found, left_out = keep_readable(files)
+    parts = find_splits(folder, split_names=split_names)
+    found = {split: {child.name: list_files(child) for child in class_folders(part)} for split, part in parts.items()}
     classes = check_classes(found, folder)
-    if "all" in found:
-        found["train"] = found.pop("all")
-    found = cut_missing_splits(found, seed=seed)
-    images = {s: [(p, classes.index(c)) for c in classes for p in found[s].get(c, [])] for s in SHARES}
+    looks = look_into([file for part in found.values() for files in part.values() for file in files])
+    images = {
+        split: [(path, i) for i, name in enumerate(classes) for path in part.get(name, []) if looks[path].readable]
+        for split, part in found.items()
+    }
+    images = cut_missing_splits(images, parts["train"], seed=seed)
     check_every_class(images, classes, folder)
-    return Splits(name, classes, **images, left_out=left_out)
+    outside = [file for place in {folder, *parts.values()} for file in files_in(place) if has_image_name(file)]
+    left_out = outside + [file for file, look in looks.items() if not look.readable]
+    digests = {path: looks[path].digest for part in images.values() for path, _ in part}
+    return Splits(name, classes, **images, left_out=sorted(left_out, key=Path.as_posix), digests=digests)
 
 
-def list_images(folder: Path, *, split_folders=SPLIT_FOLDERS) -> dict[str, dict[str, list[Path]]]:
-    """The files named like images, by split and class; the only split is "all" where there are no split folders."""
+def find_splits(folder: Path, *, split_names=SPLIT_NAMES) -> dict[str, Path]:
+    """The folder of each split; only "train", which is the folder itself, where no folder is named like a split.
+
+    Raises BadArgument if some are and others are not: nothing is quietly taken for a class, or left out.
+    """
     if not folder.is_dir():
-        raise BadArgument(f"There is no folder {folder}.")
-    parts = {s: folder / n for s, names in split_folders.items() for n in names if (folder / n).is_dir()}
-    return {
-        split: {child.name: class_images(child) for child in sorted(part.iterdir()) if is_class_folder(child)}
-        for split, part in (parts or {"all": folder}).items()
-    }
+        raise BadArgument(f"There is no folder {folder.absolute()}.")
+    names = {child: split_of(child.name, split_names) for child in class_folders(folder)}
+    if not any(names.values()):
+        return {"train": folder}
+    parts = {}
+    for child, split in names.items():
+        known = next(other.name for other, its_split in names.items() if its_split)
+        if split is None:
+            raise BadArgument(
+                f"{printable(child)} lies beside {known}, which is named like a split, and is none. "
+                f"Take it out of {folder}; or, if {known} is a class, rename that."
+            )
+        if split in parts:
+            raise BadArgument(f"{parts[split]} and {child.name} would both be the split {split}. Take one of them out.")
+        if not class_folders(child):
+            raise BadArgument(
+                f"{child} has no class folders. If its images have no labels, take it out of {folder}: predict can "
+                "name them later."
+            )
+        parts[split] = child
+    if "train" not in parts:
+        raise BadArgument(f"{folder} has a folder {known} and none called train.")
+    return parts
 
 
-def is_class_folder(path: Path) -> bool:
-    """True for a folder that is not hidden."""
-    return path.is_dir() and not is_hidden_folder(path.name)
+def split_of(name: str, split_names: dict[str, tuple[str, ...]]) -> str | None:
+    """The split that a folder of this name is meant for, or None."""
+    plain = re.sub(r"[\W_]*(set|data|images)?$", "", name.casefold())
+    return next((split for split, names in split_names.items() if plain in names), None)
 
 
-def is_hidden_folder(name: str) -> bool:
-    """True for the folders of programs, such as .ipynb_checkpoints and __MACOSX."""
-    return name[0] in "._"
+def class_folders(folder: Path) -> list[Path]:
+    """The folders in a folder, by name; not hidden ones, nor what the course itself wrote there."""
+    children = [child for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name)]
+    return sorted((child for child in children if not is_output(child)), key=lambda child: child.name)
 
 
-def class_images(folder: Path) -> list[Path]:
-    """The files in a class folder, at any depth, that are named like images; nothing hidden."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not is_hidden_folder(name)]  # the others are not entered
-        found += [Path(place, name) for name in names if is_image_name(name)]
-    return sorted(found)
+def is_hidden(name: str) -> bool:
+    """True for files and folders that programs and systems leave behind, such as .ipynb_checkpoints and __MACOSX."""
+    return name[0] == "." or name in {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini"}
 
 
-def is_image_name(name: str) -> bool:
-    """True if a visible file of this name should be an image."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES and name[0] != "."
+def is_output(folder: Path) -> bool:
+    """True for a folder of training runs, which `--data .` would otherwise take for a class."""
+    marks = ("model.safetensors", "comparison.json")
+    written = any(file for depth in ("", "*/", "*/*/") for mark in marks for file in folder.glob(depth + mark))
+    return written or (folder.name == "runs" and not files_in(folder))
 
 
-def keep_readable(files: dict[str, dict[str, list[Path]]]) -> tuple[dict[str, dict[str, list[Path]]], list[Path]]:
-    """The same without the files that can't be decoded, and those files."""
-    every = [path for part in files.values() for paths in part.values() for path in paths]
-    answers = dict(zip(every, in_threads(is_readable, every, title="checking images"), strict=True))
-    kept = {
-        split: {name: [path for path in paths if answers[path]] for name, paths in part.items()}
-        for split, part in files.items()
-    }
-    return kept, [path for path in every if not answers[path]]
+def files_in(folder: Path) -> list[Path]:
+    """The visible files directly in a folder."""
+    return [child for child in folder.iterdir() if not child.is_dir() and not is_hidden(child.name)]
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The visible files in a class folder, at any depth, by name; links to folders are followed, each folder once."""
+    found, entered = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=stop_reading):
+        here = os.stat(place)
+        if (here.st_dev, here.st_ino) in entered:  # a link to a folder above, perhaps: without end
+            folders.clear()
+            continue
+        entered.add((here.st_dev, here.st_ino))
+        folders[:] = [name for name in folders if not is_hidden(name)]  # the others are not entered
+        found += [Path(place, name) for name in names if not is_hidden(name)]
+    return sorted(found, key=Path.as_posix)  # as text: Path itself ignores case on Windows
+
+
+def stop_reading(error: OSError) -> None:
+    """Raise CourseError for a folder that can't be listed: its images would be missed without a word."""
+    raise CourseError(
+        f"{printable(error.filename)} could not be read ({error.strerror}). Look at its rights."
+    ) from error
 
 
 def check_classes(found: dict[str, dict[str, list]], folder: Path) -> list[str]:
     """The class names, the same in every split; raises BadArgument if there are fewer than two."""
-    classes = sorted({name for split in found.values() for name in split})
+    classes = sorted({name for part in found.values() for name in part})
     if len(classes) < 2:
         raise BadArgument(
-            f"{folder} has {len(classes)} class folders ({', '.join(classes) or 'none'}); at least two are needed: "
-            "one folder of images for each class, directly or inside train, val and test."
+            f"{folder} has {'one class folder' if classes else 'no class folders'}{''.join(f' ({c})' for c in classes)}"
+            "; at least two are needed: a folder of images for each class, directly or inside train, val and test."
         )
     return classes
 
 
-def cut_missing_splits(found: dict[str, dict[str, list]], *, seed: int) -> dict[str, dict[str, list]]:
-    """Cut each missing split from the largest one, the same share of every class."""
-    found = {split: {name: list(paths) for name, paths in part.items()} for split, part in found.items()}
-    for split, share in SHARES.items():
-        if split in found:
-            continue
-        donor = max(found.values(), key=lambda part: sum(map(len, part.values())))
-        generator, found[split] = random.Random(f"{split} {seed}"), {}
-        for name, paths in donor.items():
-            generator.shuffle(paths)
-            count = max(1, round(share * len(paths)))
-            found[split][name], donor[name] = sorted(paths[:count]), sorted(paths[count:])
-    return found
+def cut_missing_splits(images: dict[str, list], folder: Path, *, seed: int) -> dict[str, list]:
+    """The three splits by name: each that is missing is cut from train, which lies in `folder`.
+
+    A file's place depends on its own name. If two splits are missing, each is cut from one half of the names, so
+    that a file which comes or goes moves at most one other.
+    """
+    missing = [split for split in SHARES if split not in images]
+    images = {split: list(part) for split, part in images.items()} | {split: [] for split in missing}
+    for label in sorted({label for _, label in images["train"]}):
+        ranks = {path: rank_of(path.relative_to(folder), seed) for path, at in images["train"] if at == label}
+        for turn, split in enumerate(missing):
+            half = [path for path, rank in ranks.items() if int(rank[0], 16) % len(missing) == turn] or [*ranks]
+            count = max(1, round(SHARES[split] * len(missing) * len(half)))
+            cut = set(sorted(half, key=ranks.get)[:count])
+            images[split] += [(path, label) for path in ranks if path in cut]
+            ranks = {path: rank for path, rank in ranks.items() if path not in cut}
+    taken = {path for split in missing for path, _ in images[split]}
+    return {
+        split: [pair for pair in images[split] if split in missing or pair[0] not in taken] for split in SPLIT_NAMES
+    }
+
+
+def rank_of(name: Path, seed: int) -> str:
+    """Hexadecimal digits by which the files of a class are put in a random order that depends on seed and name."""
+    text = unicodedata.normalize("NFC", f"{seed} {name.as_posix()}")  # macOS takes accents apart
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def check_every_class(images: dict[str, list], classes: list[str], folder: Path) -> None:
     """Raise BadArgument if some class has no image in some split."""
-    for split, part in images.items():
-        counts = [sum(label == i for _, label in part) for i in range(len(classes))]
-        if 0 in counts:
-            name = classes[counts.index(0)]
-            total = sum(label == classes.index(name) for part in images.values() for _, label in part)
-            raise BadArgument(
-                f"Class {name!r} in {folder} has {total} readable images and none for the split {split}; "
-                "every class needs at least three, one for each of train, validation and test."
-            )
+    counts = {split: Counter(label for _, label in part) for split, part in images.items()}
+    for split, count in counts.items():
+        for label, name in enumerate(classes):
+            if not count[label]:
+                total = sum(other[label] for other in counts.values())
+                raise BadArgument(
+                    f"Class {printable(name)!r} in {folder} has {total} readable images and none for the split "
+                    f"{split}; every class needs at least three, one for each of train, validation and test."
+                )
 
 
-# ----------------------------------------------------------------------------- image to tensor
+# ------------------------------------------------------------------------- from a file to an image
 
 
-def eval_transform(size: int) -> v2.Transform:
+class Unreadable(CourseError):
+    """A file whose content can't be decoded as an image: not one, damaged, cut short, or far too large."""
+
+
+# The formats that are known by how a file begins, whatever it is called. HEIF needs pillow-heif, AVIF a recent Pillow.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "MPO", "AVIF", "HEIF", "JPEG2000", "PPM")
+LARGEST_FILE = 1 << 30  # bytes; a video in a class folder should not be read into memory
+UPRIGHT = {  # what turns an image upright, by the orientation in its EXIF note
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+
+
+def load_image(path: str | Path, *, at_least: int | None = None) -> Image.Image:
+    """The image in a file as RGB, upright; the first frame if it moves, white where it is transparent.
+
+    `at_least`: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its sides stay at
+    least this many pixels, which is faster. Raises Unreadable if its content is no image, CourseError if the file
+    can't be read at all.
+    """
+    return decode(read(path), path, at_least=at_least)
+
+
+def read(path: str | Path) -> bytes:
+    """The bytes of a file; raises CourseError if there is none, or if the disk or its rights don't let it be read."""
+    try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            raise CourseError(f"There is no file {printable(path)}.")
+        if os.path.getsize(path) > LARGEST_FILE:
+            raise Unreadable(f"{printable(path)} is larger than a gigabyte: no image, or too large to train on.")
+        # Read at once: every access to a file in Pillow's small pieces would make threads wait for each other.
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        raise CourseError(
+            f"{printable(path)} could not be read ({error.strerror or first_line(error)}). The file may be healthy: "
+            "look at the disk, the network drive or the file's rights, and run again."
+        ) from error
+
+
+def decode(content: bytes, path: str | Path, *, at_least: int | None = None) -> Image.Image:
+    """The bytes of a file as upright RGB; `at_least` as in `load_image`. Raises Unreadable if they are no image."""
+    with open_image(content, path) as image:
+        return finish_decoding(image, at_least=at_least)
+
+
+@contextmanager
+def open_image(content: bytes, path: str | Path) -> Iterator[Image.Image]:
+    """The image in the bytes of a file, not yet decoded; any error of Pillow's about them becomes Unreadable."""
+    try:
+        with identify(content) as image:
+            yield image
+    except MemoryError as error:
+        raise CourseError(f"Not enough memory to decode {printable(path)}. Close other programs.") from error
+    # A damaged file makes Pillow stumble anywhere: OSError, SyntaxError, ValueError, struct.error, KeyError and more.
+    except Exception as error:
+        raise Unreadable(
+            f"{printable(path)} can't be read as an image. Replace it or take it out of the folder."
+        ) from error
+
+
+def identify(content: bytes) -> Image.Image:
+    """The image that begins so, opened by Pillow; without its notes if Pillow refuses a PNG because of them."""
+    register_formats()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    if not content.startswith(b"\x89PNG"):
+        return Image.open(io.BytesIO(content), formats=formats)
+    try:
+        image = Image.open(io.BytesIO(content), formats=["PNG"])
+        image.load()  # notes may stand behind the pixels
+    except Exception:
+        image = Image.open(io.BytesIO(png_without_notes(content)), formats=["PNG"])
+    return image
+
+
+def png_without_notes(content: bytes) -> bytes:
+    """A PNG's header and the chunks that its pixels need: what else is in it may be damaged or too long for Pillow."""
+    kept, position = [content[:8]], 8
+    while position + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            kept.append(content[position : position + 12 + length])
+        position += 12 + length
+    return b"".join(kept)
+
+
+def finish_decoding(image: Image.Image, *, at_least: int | None = None) -> Image.Image:
+    """An opened image as upright RGB; `at_least` as in `load_image`."""
+    if at_least:
+        # Not "L", where grey would do: it passes over faults of the colours at which "RGB" stumbles.
+        image.draft("RGB", (at_least, at_least))
+    image.load()
+    turn = UPRIGHT.get(orientation(image))
+    rgb = to_rgb(image)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def orientation(image: Image.Image) -> int:
+    """The orientation in the EXIF note, 1 to 8; 1 also if there is no note or a damaged one."""
+    with suppress(Exception):  # a note that can't be read says nothing about the pixels
+        value = image.getexif().get(0x0112, 1)
+        return int(value[0] if isinstance(value, tuple) else value)
+    return 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A decoded image in any of Pillow's modes as 8-bit RGB; itself if that is what it is."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = numpy.nan_to_num(numpy.asarray(image, dtype=numpy.float32))
+        # Pillow's own conversion would cut values off at 255 instead of scaling them.
+        return Image.fromarray((values * (255 / white_of(image, values))).clip(0, 255).astype(numpy.uint8)).convert(
+            "RGB"
+        )
+    if is_transparent(image):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def white_of(image: Image.Image, values: numpy.ndarray) -> int:
+    """The number that stands for white: 1 in float images that stay below, 65,535 in 16 bits, else 255."""
+    if image.mode == "F" and values.max() <= 1:
+        return 1
+    return 65535 if image.mode.startswith("I;16") or values.max() > 255 else 255
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """True if some of it may be transparent: by a channel of its own or by one colour."""
+    return "A" in image.getbands() or "transparency" in image.info
+
+
+@cache
+def register_formats() -> None:
+    """Load Pillow's readers, before threads do so at the same time and one of them misses some."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener  # what iPhones write, where somebody has installed its reader
+
+        register_heif_opener()
+    Image.preinit()  # the readers that are loaded first are tried first: those of the usual formats
+    Image.init()
+
+
+def has_image_name(path: Path) -> bool:
+    """True if a file is called like an image, whether Pillow can read that kind here or not."""
+    register_formats()
+    return path.suffix.lower() in {*Image.registered_extensions(), ".heic", ".heif", ".avif", ".jfif"}
+
+
+# ------------------------------------------------------------------------------------- many files
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one reading of a file gives: which content it has, and whether that can be decoded."""
+
+    digest: str  # SHA-256, 64 hexadecimal digits
+    readable: bool
+
+
+def look_into(files: list[Path]) -> dict[Path, Look]:
+    """Each file read once. Raises CourseError at the first that can't be read, which says nothing about its content."""
+    return dict(zip(files, in_threads(look_at, files, title="reading images"), strict=True))
+
+
+def look_at(path: Path) -> Look:
+    """A file's digest, and whether it can be decoded to its end, which is what `load_image` needs at any size.
+
+    The smallest draft will do: a JPEG's bytes are all read for it, only the arithmetic is less. A test mutates 1,000
+    images and finds none that can be read at one size and not at another.
+    """
+    content = b""
+    try:
+        content = read(path)
+        decode(content, path, at_least=1)
+    except Unreadable:
+        return Look(digest_of(content), readable=False)
+    return Look(digest_of(content), readable=True)
+
+
+def is_readable(path: Path) -> bool:
+    """True if the file's content can be decoded to its end; raises CourseError if the file can't be read."""
+    return look_at(path).readable
+
+
+def digest_of(content: bytes) -> str:
+    """The SHA-256 of a file's bytes: 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def in_threads(work: Callable, files: list[Path], *, title: str) -> list:
+    """What `work` returns for every file, in order; a thread for each processor core.
+
+    Threads are enough, since Pillow decodes without holding Python's lock, and unlike processes they start at once
+    on every system. What takes longer than two seconds shows a progress bar on standard error.
+    """
+    register_formats()
+    # Handing over small images one by one would take long; large pieces would leave threads idle at the end.
+    size = min(32, len(files) // (8 * cores()) + 1)
+    pieces = [files[i : i + size] for i in range(0, len(files), size)]
+    with (
+        warnings.catch_warnings(),
+        closing(stream(lambda piece: [work(file) for file in piece], pieces, cores())) as results,
+    ):
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image, the caller says
+        return list(tqdm(chain.from_iterable(results), total=len(files), desc=title, unit=" files", delay=2))
+
+
+def stream(work: Callable, items: Iterable, threads: int, **options) -> Iterator:
+    """What `work` returns for every item, in order; the threads are at most two items each ahead of who asks.
+
+    Close it to end the threads before the end of the items. `options`: of ThreadPoolExecutor.
+    """
+    pool, waiting = ThreadPoolExecutor(threads, **options), deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@cache
+def decoders() -> ThreadPoolExecutor:
+    """Threads for decoding batch after batch, one for each processor core; between batches they wait."""
+    register_formats()
+    return ThreadPoolExecutor(cores(), "decoder")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process inherits no threads: it must make its own
+    os.register_at_fork(after_in_child=decoders.cache_clear)
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ----------------------------------------------------------------------------- images to tensors
+
+
+class EvalTransform(v2.Compose):
     """Image to normalized tensor (3, size, size): the whole of it, squeezed to a square if it is none.
 
     Most programs cut out the middle instead, and lose what stands beside it (measured: results/README.md). It is a
     tensor before it is resized: PyTorch resizes it faster than Pillow, to within one of 255 levels.
     """
-    return v2.Compose([v2.ToImage(), v2.Resize((size, size)), *to_normalized()])
+
+    def __init__(self, size: int, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+        super().__init__([v2.ToImage(), v2.Resize((size, size)), *to_normalized(mean, std)])
+        self.key = (size, tuple(mean), tuple(std))  # all that changes its result
+
+
+def eval_transform(size: int) -> EvalTransform:
+    """Image to normalized tensor (3, size, size), always the same."""
+    return EvalTransform(size)
 
 
 def train_transform(size: int) -> v2.Transform:
@@ -245,9 +575,9 @@ def to_square(image: Image.Image) -> Image.Image:
     return image if image.width == image.height else image.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def to_normalized() -> list[v2.Transform]:
-    """A tensor of 8-bit RGB to float32 in [0, 1], then ImageNet's mean taken off and divided by its deviation."""
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD, inplace=True)]
+def to_normalized(mean=IMAGENET_MEAN, std=IMAGENET_STD) -> list[v2.Transform]:
+    """A tensor of 8-bit RGB to float32 in [0, 1], less the mean, divided by the standard deviation."""
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std, inplace=True)]
 
 
 def denormalize(tensor: Tensor) -> Tensor:
@@ -259,8 +589,9 @@ def denormalize(tensor: Tensor) -> Tensor:
 class ImageDataset(Dataset):
     """Pairs of (path, label) as pairs of (tensor, label)."""
 
-    def __init__(self, images: list[tuple[Path, int]], transform: v2.Transform, *, size: int):
+    def __init__(self, images: list[tuple[Path, int]], transform: v2.Transform, *, size: int, digests=None):
         self.images, self.transform, self.size = images, transform, size
+        self.digests = digests or {}  # path to SHA-256, where known: what is stored about a file is found without it
 
     def __len__(self) -> int:
         return len(self.images)
@@ -270,8 +601,12 @@ class ImageDataset(Dataset):
         return self.transform(self.load(path)), label
 
     def load(self, path: Path) -> Image.Image:
-        """The image in a file, of which a random crop still has enough pixels to be seldom enlarged."""
-        return load_image(path, at_least=round(1.3 * self.size))
+        """The image in a file."""
+        return self.decode(read(path), path)
+
+    def decode(self, content: bytes, path: Path) -> Image.Image:
+        """The image in a file's bytes, of which a random crop still has enough pixels to be seldom enlarged."""
+        return decode(content, path, at_least=round(1.3 * self.size))
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
         """A whole batch, as DataLoader asks for it: files are decoded in threads, unless this is a worker process.
@@ -284,28 +619,24 @@ class ImageDataset(Dataset):
 
 
 def make_loaders(
-    splits: Splits,
-    size: int,
-    *,
-    batch_size: int | None = None,
-    augment: bool = True,
-    seed: int = 0,
-    workers: int | None = None,
+    splits: Splits, size: int, *, batch_size: int | None = None, augment: bool = True, workers: int | None = None
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
     """Loaders of (images, labels) batches for train, validation and test.
 
-    Batches are float32 (batch, 3, size, size) and int64 (batch,). Only train is shuffled, by `seed`, and augmented.
+    Batches are float32 (batch, 3, size, size) and int64 (batch,). Only train is shuffled and augmented; `fit` seeds it.
     `batch_size` is 32 by default, or 16 for fewer than 1,000 images: an epoch of large batches has too few steps.
     `workers`: processes that decode, by default as `default_workers` says.
     """
     batch_size = batch_size or (16 if len(splits.train) < 1000 else 32)
-    train = ImageDataset(splits.train, train_transform(size) if augment else eval_transform(size), size=size)
-    others = [ImageDataset(part, eval_transform(size), size=size) for part in (splits.validation, splits.test)]
-    options = {"num_workers": default_workers(len(splits.train)) if workers is None else workers}
+    plain, random = EvalTransform(size), train_transform(size) if augment else EvalTransform(size)
+    transforms = {"train": random, "validation": plain, "test": plain}
+    train, *others = [
+        ImageDataset(part, transforms[name], size=size, digests=splits.digests) for name, part in splits.parts().items()
+    ]
+    options = {"num_workers": default_workers(len(train)) if workers is None else workers}
     options |= {"pin_memory": torch.cuda.is_available()}
-    shuffled = {"shuffle": True, "generator": torch.Generator().manual_seed(seed)}
     return (
-        DataLoader(train, batch_size, **shuffled, **options),
+        DataLoader(train, batch_size, shuffle=True, **options),
         *(DataLoader(part, 2 * batch_size, **options) for part in others),
     )
 

@@ -476,3 +476,21 @@ def check_folders(zipped: zipfile.ZipFile, folders: Iterable[str]) -> None:
     for folder in folders:
         if not any(name.startswith(f"{folder}/") for name in names):
             raise Unusable(f"it has no folder {folder}")
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all; raises CourseError if the disk does not take it."""
+    temporary = file.with_name(f"{file.name}.part")
+    try:
+        try:
+            with open(temporary, "wb") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise CourseError(
+            f"Could not write {file} ({first_line(error)}). Make room there or choose another folder."
+        ) from error

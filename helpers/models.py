@@ -1,20 +1,20 @@
 """The networks: build them, load their weights, replace the classifier, freeze and unfreeze."""
 
 import hashlib
+import json
 import pickle
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torchvision
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .downloads import fetch, find_archive, tell_if_not_published
-from .settings import BadArgument, CourseError, first_line
-from .tables import format_table
+from .settings import BadArgument, CourseError, first_line, format_table
 
 # Simonyan & Zisserman 2014 (arXiv:1409.1556), table 1, column D: a number is a 3×3 convolution
 # with that many output channels, "M" a 2×2 max pooling that halves height and width.
@@ -126,9 +126,17 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
         return build(name)
     source = imagenet_file(name) if str(weights) == "imagenet" else Path(weights)
     state = read_weights(source)
-    model = build(name, **(vgg16_shape(state) if name.startswith("vgg16") else {}))
-    load_weights(model, state, source)
-    return model
+    return load_weights(lambda: build(name, **shape_of_network(name, state)), state, source)
+
+
+def pretrained_classes(name: str, weights: str | Path = "imagenet") -> list[str]:
+    """The names that a pretrained network gives to images: from torchvision, or a file's metadata; else none."""
+    if str(weights) == "imagenet":
+        return IMAGENET_WEIGHTS[name].meta["categories"]
+    if Path(weights).suffix != ".safetensors":
+        return []
+    with safe_open(weights, "pt") as file:
+        return json.loads((file.metadata() or {}).get("classes", "[]"))
 
 
 def check_backbone(name: str) -> None:
@@ -137,11 +145,11 @@ def check_backbone(name: str) -> None:
         raise BadArgument(f"Unknown backbone {name!r}. Choose one of: {', '.join(BACKBONES)}.")
 
 
-def build(name: str, **vgg16_options) -> nn.Module:
+def build(name: str, **options) -> nn.Module:
     """The network of that name with random weights: our VGG16, or torchvision's class."""
     if name.startswith("vgg16"):
-        return VGG16(batch_norm=name == "vgg16_bn", **vgg16_options)
-    return torchvision.models.get_model(name, weights=None)
+        return VGG16(batch_norm=name == "vgg16_bn", **options)
+    return torchvision.models.get_model(name, weights=None, **options)
 
 
 def imagenet_file(name: str) -> Path:
@@ -176,14 +184,36 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"{file} can't be read as a weights file: it is damaged, cut short, or not .safetensors or .pth "
             f"({first_line(error)}). Fetch it again."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = unwrap(state)
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadArgument(f"{file} holds no state dict: it should map names of parameters to tensors.")
     # Files may be stored in half precision to be small; the network computes in float32.
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
+def unwrap(content: object) -> dict:
+    """The state dict in what a file holds: out of a checkpoint, without the prefixes of DataParallel and compile."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        return {}
+    for prefix in ("module.", "_orig_mod.", "module."):  # either may have been put around the other
+        if content and all(str(key).startswith(prefix) for key in content):
+            content = {key.removeprefix(prefix): value for key, value in content.items()}
+    return content
+
+
+def shape_of_network(name: str, state: dict[str, Tensor]) -> dict:
+    """The options of `build` that fit these weights, read off their shapes."""
+    if name.startswith("vgg16"):
+        return vgg16_shape(state)
+    last = state.get({"squeezenet1_1": "classifier.1.weight", "resnet18": "fc.weight"}[name])
+    return {} if last is None else {"num_classes": len(last)}
+
+
 def vgg16_shape(state: dict[str, Tensor]) -> dict:
-    """The options of VGG16 that fit these weights: width, image_size and num_classes, read off the shapes."""
+    """The options of VGG16 that fit these weights: width, image_size and num_classes."""
     shape = {}
     if "features.0.weight" in state:
         shape["width"] = state["features.0.weight"].shape[0] / 64
@@ -195,21 +225,30 @@ def vgg16_shape(state: dict[str, Tensor]) -> dict:
     return shape
 
 
-def load_weights(model: nn.Module, state: dict[str, Tensor], source) -> None:
-    """Copy a state dict into the model; all of it must fit, or all of its `features.*`."""
-    expected = model.state_dict()
-    if all(key.startswith("features.") for key in state):
+def load_weights(make: Callable[[], nn.Module], state: dict[str, Tensor], source: object) -> nn.Module:
+    """The network that `make` builds, with these weights; all of them must fit, or all of its `features.*`.
+
+    What the file brings is not drawn at random first. Raises BadArgument, naming what differs, if it does not fit.
+    """
+    with torch.device("meta"):  # shapes only
+        model = make()
+    expected, features_only = model.state_dict(), all(key.startswith("features.") for key in state)
+    if features_only:
         expected = {key: value for key, value in expected.items() if key.startswith("features.")}
     # Batch normalisation counts its batches in a number that old files lack and nothing here uses.
+    counters = {key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")}
+    state = counters | state
     differing = [key for key in {**expected, **state} if shape_of(expected, key) != shape_of(state, key)]
-    differing = [key for key in differing if not key.endswith("num_batches_tracked")]
-    if differing or not state:
+    if differing:
         shown = [f"{key} (needed {shape_of(expected, key)}, found {shape_of(state, key)})" for key in differing[:3]]
         raise BadArgument(
             f"The weights in {source} are for another network: {len(differing)} tensors differ, first "
             f"{'; '.join(shown)}. Name the backbone they belong to."
         )
-    model.load_state_dict(state, strict=False)
+    if features_only:
+        model = make()  # its classifier starts at random
+    model.load_state_dict(state, strict=False, assign=not features_only)
+    return model
 
 
 def shape_of(state: dict[str, Tensor], key: str) -> str:
@@ -253,24 +292,26 @@ class AverageAndMaxPool(nn.Module):
         return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
 
-class Standardize(nn.BatchNorm1d):
-    """Each feature (batch, features) less its mean, divided by its deviation, both learned from the batches."""
+class Standardize(nn.Module):
+    """Each feature (batch, features) less its mean, divided by its standard deviation: those of the training images."""
 
     def __init__(self, features: int):
-        super().__init__(features, affine=False)
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    def learn(self, mean: Tensor, variance: Tensor) -> None:
+        """Take over the exact mean and variance (features,) of stored features; a constant feature stays finite."""
+        self.mean.copy_(mean), self.std.copy_((variance + 1e-5).sqrt())
 
     def forward(self, features: Tensor) -> Tensor:
-        if len(features) > 1:
-            return super().forward(features)
-        # One image has no deviation, and PyTorch's layer would raise: it is judged by what was learned so far.
-        return F.batch_norm(features, self.running_mean, self.running_var, eps=self.eps)
+        return (features - self.mean) / self.std
 
 
 def linear_head(channels: int, num_classes: int) -> nn.Sequential:
     """From pooled features (batch, 2 · channels) to logits (batch, num_classes).
 
-    Each feature is standardized first, so that one learning rate suits all
-    (as in arXiv:2111.06377, linear probing).
+    Each feature is standardized first, so that one learning rate suits all (as in arXiv:2111.06377, linear probing).
     """
     return nn.Sequential(Standardize(2 * channels), nn.Dropout(0.5), nn.Linear(2 * channels, num_classes))
 
@@ -298,7 +339,7 @@ def freeze(module: nn.Module) -> nn.Module:
         parameter.requires_grad = False
     for layer in module.modules():
         if not is_frozen(layer):
-            layer.register_forward_pre_hook(stay_in_eval_mode)
+            layer.held = layer.register_forward_pre_hook(stay_in_eval_mode)
         layer.eval()
     return module
 
@@ -311,7 +352,7 @@ def stay_in_eval_mode(layer: nn.Module, inputs) -> None:
 
 def is_frozen(layer: nn.Module) -> bool:
     """True if `freeze` holds this layer in eval mode."""
-    return stay_in_eval_mode in layer._forward_pre_hooks.values()
+    return hasattr(layer, "held")
 
 
 def freeze_base_layers(model: nn.Module) -> nn.Module:
@@ -335,9 +376,9 @@ def unfreeze(model: nn.Module, last_blocks: int) -> nn.Module:
 
 def release(layer: nn.Module) -> None:
     """Undo `freeze` for one layer and its own parameters."""
-    for key, hook in list(layer._forward_pre_hooks.items()):
-        if hook is stay_in_eval_mode:
-            del layer._forward_pre_hooks[key]
+    if is_frozen(layer):
+        layer.held.remove()
+        del layer.held
     for parameter in layer.parameters(recurse=False):
         parameter.requires_grad = True
     layer.train()

@@ -1,20 +1,22 @@
 """A training run from images to a tested model: the recipe of each of the two models, saved and loaded again."""
 
 import json
-import os
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
+from torch.utils.data import BatchSampler
 
-from .data import ImageDataset, Splits, eval_transform, make_loaders
-from .features import VIEWS, extract_features, feature_loader
+from .data import EvalTransform, Splits, cores, load_image, make_loaders, stream
+from .downloads import write_whole
 from .models import (
     HEADS,
     SmallCNN,
@@ -27,11 +29,21 @@ from .models import (
     split_model,
     vgg16_shape,
 )
-from .settings import BadArgument, Setting, best_device, environment, first_line, short
-from .tables import format_table
-from .training import Evaluation, History, evaluate, fit
+from .settings import (
+    BadArgument,
+    CourseError,
+    Setting,
+    Stopped,
+    best_device,
+    environment,
+    first_line,
+    format_table,
+    short,
+)
+from .training import Evaluation, History, evaluate, fit, own_randomness, placed
+from .transfer import PLAIN, TRANSFER_RECIPES, TransferRecipe, feature_loaders, look, standardize
 
-MODEL_FILE, RUN_FILE = "model.safetensors", "run.json"
+RUN_FILE = "model.safetensors"
 
 
 @dataclass
@@ -39,13 +51,13 @@ class Run:
     """A trained model, how its training went, and how it did on the test images."""
 
     model: nn.Module
-    about: dict  # network, classes, image_size, seed, and weights if pretrained
+    about: dict  # what `about_scratch` or `about_transfer` says
     history: History
     test: Evaluation | None = None  # None for a run that was loaded from its folder, which has the summary alone
     summary: dict = field(default_factory=dict)  # the numbers that a comparison shows
 
     def __post_init__(self):
-        self.summary = self.summary or summarise(self.model, self.about, self.history, self.test)
+        self.summary = self.summary or summarize(self.model, self.about, self.history, self.test)
 
 
 # ----------------------------------------------------------------------------------- the recipes
@@ -53,43 +65,16 @@ class Run:
 # Found on the validation images of `sample` and `photos`; the epochs stand in the setting.
 SCRATCH_RECIPE = {"learning_rate": 3e-3, "weight_decay": 0.05, "label_smoothing": 0.1}
 
-# Of VIEWS: an image as it is, its mirror image too, and all there are.
-PLAIN, MIRRORED, ALL = ("plain",), ("plain", "flip"), tuple(VIEWS)
-
-
-@dataclass(frozen=True)
-class TransferRecipe:
-    """How a backbone is transferred: its new head, the views of each training image, the learning rate.
-
-    The linear head is the choice for all: with flipped images it is, over five seeds, at least as good on the
-    validation images as the published classifier with a new last layer, and its log loss is lower
-    (results/README.md). VGG16's classifier would also have 120 million parameters to learn: minutes for what takes
-    seconds. The small backbones are quick enough to learn from four views of each image and, when they are asked
-    about one, to answer for its mirror image too: with SqueezeNet, which stands for both here, the mean of the two
-    answers is better on the validation images.
-    """
-
-    head: str  # of HEADS
-    views: tuple[str, ...]  # of VIEWS; those of each training image
-    learning_rate: float
-    test_views: tuple[str, ...] = PLAIN  # of each image to be named; the answers are averaged
-
-
-LARGE = TransferRecipe("linear", MIRRORED, 3e-3)
-SMALL = TransferRecipe("linear", ALL, 3e-3, test_views=MIRRORED)
-TRANSFER_RECIPES = {"vgg16": LARGE, "vgg16_bn": LARGE, "squeezenet1_1": SMALL, "resnet18": SMALL}
-
 
 def train_scratch(splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print) -> Run:
     """Train `SmallCNN` from random weights, as lesson 01 does."""
-    torch.manual_seed(seed)  # the random start of the weights
-    model = SmallCNN(len(splits.classes))
-    about = {"network": "small_cnn", "classes": splits.classes, "image_size": setting.scratch_size, "seed": seed}
+    with own_randomness(seed):  # the random start of the weights
+        model = SmallCNN(len(splits.classes))
     if folder:
-        check_writable(folder)
-    loaders = make_loaders(splits, setting.scratch_size, seed=seed)
-    recipe = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE}
-    return train(model, about, loaders, recipe, folder=folder, report=report)
+        clear(folder)
+    options = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE, "precision": setting.precision, "report": report}
+    loaders = make_loaders(splits, setting.scratch_size)
+    return train(model, about_scratch(splits, setting, seed=seed), loaders, options, folder=folder)
 
 
 def train_transfer(
@@ -97,69 +82,57 @@ def train_transfer(
     setting: Setting,
     *,
     recipe: TransferRecipe | None = None,
-    precision: str = "fast",
     seed: int = 0,
     folder: Path | None = None,
     report=print,
 ) -> Run:
     """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does.
 
-    `recipe`: by default the backbone's own, from TRANSFER_RECIPES. `precision`: as in `extract_features`.
+    `recipe`: by default the backbone's own, from TRANSFER_RECIPES.
     """
-    torch.manual_seed(seed)  # the random start of the new layer
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
-    model = HEADS[recipe.head](load_backbone(setting.backbone, setting.weights), len(splits.classes))
+    with own_randomness(seed):  # the random start of the new layer
+        model = HEADS[recipe.head](load_backbone(setting.backbone, setting.weights), len(splits.classes))
     base, head = split_model(freeze_base_layers(model))
-    about = {"network": setting.backbone, "classes": splits.classes, "image_size": setting.transfer_size, "seed": seed}
-    about |= {"weights": short(setting.weights), "head": recipe.head, "test_views": recipe.test_views}
     if folder:
-        check_writable(folder)  # only now, when the weights were found to fit: a wrong argument leaves nothing behind
+        clear(folder)  # only now, when the weights were found to fit: a wrong argument changes nothing
     start = time.perf_counter()
-    options = {"precision": precision, "seed": seed, "report": report}
+    options = {"precision": setting.precision, "report": report}
     loaders = feature_loaders(base, splits, setting.transfer_size, recipe, **options)
+    standardize(head, loaders[0].dataset)
     seconds = time.perf_counter() - start
     report(f"features of all images  ({seconds:.1f} s)")
-    options = {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate, "precision": precision}
-    options |= {"seconds_before": seconds}
-    return train(model, about, loaders, options, head=head, folder=folder, report=report)
+    options |= {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate}
+    about = about_transfer(splits, setting, recipe, seed=seed)
+    return train(model, about, loaders, options, head=head, seconds_before=seconds, folder=folder)
 
 
-def feature_loaders(
-    base: nn.Module,
-    splits: Splits,
-    size: int,
-    recipe: TransferRecipe,
-    *,
-    precision: str = "fast",
-    seed: int = 0,
-    report=print,
-) -> tuple:
-    """Loaders of (features, labels) batches: train and test in the recipe's views, validation as it is."""
-    loaders, views = make_loaders(splits, size, augment=False), (recipe.views, PLAIN, recipe.test_views)
-    extract = partial(extract_features, base, precision=precision, report=report)
-    train, *others = [extract(loader, views=looks) for loader, looks in zip(loaders, views, strict=True)]
-    return feature_loader(train, seed=seed), *map(feature_loader, others)
+def about_scratch(splits: Splits, setting: Setting, *, seed: int = 0) -> dict:
+    """What a run from scratch has to know to build its model again and to say what it learned from."""
+    data = {"data": splits.name, "classes": splits.classes, "splits": splits.digest, "seed": seed}
+    return {"network": "small_cnn", "image_size": setting.scratch_size, **data}
 
 
-def train(model: nn.Module, about: dict, loaders, options: dict, *, head=None, folder=None, report=print) -> Run:
-    """Fit the model, or only its head on loaders of features; keep the best epoch, and test once.
+def about_transfer(splits: Splits, setting: Setting, recipe: TransferRecipe | None = None, *, seed: int = 0) -> dict:
+    """The same of a transferred backbone."""
+    recipe = recipe or TRANSFER_RECIPES[setting.backbone]
+    about = about_scratch(splits, setting, seed=seed) | {"network": setting.backbone, "weights": short(setting.weights)}
+    return about | {"image_size": setting.transfer_size, "head": recipe.head, "test_views": recipe.test_views}
 
-    `folder`: where the model is saved after each new best epoch, and the run in the end.
-    """
+
+def train(model, about: dict, loaders, options: dict, *, head=None, seconds_before=0.0, folder=None) -> Run:
+    """Fit the model, or only its head on loaders of features; keep the best epoch, test once, save the run."""
     train_loader, validation_loader, test_loader = loaders
-    options = {**options, "seed": about["seed"], "report": report}
-    if folder:
-        options["on_best"] = partial(save_model, model, about, folder)
-    history = fit(head or model, train_loader, validation_loader, **options)
-    test = evaluate(head or model, test_loader, precision=options.get("precision", "fast"))
-    test = test.mean_over(len(about.get("test_views", PLAIN)))
-    run = Run(model, about, history, test=test)
+    history = fit(head or model, train_loader, validation_loader, seed=about["seed"], **options)
+    history.seconds_before = seconds_before
+    test = evaluate(head or model, test_loader, precision=options["precision"])
+    run = Run(model, about, history, test=test.mean_over(len(about.get("test_views", PLAIN))))
     if folder:
         save_run(run, folder)
     return run
 
 
-def summarise(model: nn.Module, about: dict, history: History, test: Evaluation) -> dict:
+def summarize(model: nn.Module, about: dict, history: History, test: Evaluation) -> dict:
     """The numbers of a run that a comparison shows."""
     summary = {
         "test_accuracy": test.accuracy,
@@ -168,17 +141,24 @@ def summarise(model: nn.Module, about: dict, history: History, test: Evaluation)
         "trainable_parameters": count_parameters(model, trainable_only=True),
         "epochs": len(history.rows),
         "train_seconds": round(history.seconds, 2),
+        "precision": history.precision,
     }
     return summary | ({"backbone": about["network"], "weights": about["weights"]} if "weights" in about else {})
 
 
 def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print) -> dict[str, Run]:
-    """Both recipes on the same images: {"scratch": Run, "transfer": Run}."""
+    """Both recipes on the same images: {"scratch": Run, "transfer": Run}; with `folder` also comparison.json there."""
     load_backbone(setting.backbone, setting.weights)  # a wrong name or file should show before the first training
+    if folder:
+        clear(folder)
     runs = {}
     for name, recipe in {"scratch": train_scratch, "transfer": train_transfer}.items():
         report(f"{name}:")
         runs[name] = recipe(splits, setting, seed=seed, folder=folder and folder / name, report=report)
+        if runs[name].history.stopped:
+            raise Stopped(f"Stopped. What {name} learned so far is in {folder / name}." if folder else "Stopped.")
+    if folder:
+        write_json(folder / "comparison.json", comparison(runs, splits, seed=seed))
     return runs
 
 
@@ -208,6 +188,17 @@ def comparison_table(runs: dict[str, Run]) -> str:
 # ----------------------------------------------------------------------------------- on the disk
 
 
+def clear(folder: Path) -> None:
+    """Make the folder, and take out the results of an earlier run, which would not belong to what comes now.
+
+    Raises BadArgument if it can't be made or written to.
+    """
+    check_writable(folder)
+    for name in (RUN_FILE, "run.json", "comparison.json", "comparison.png"):
+        for file in (folder / name, folder / "scratch" / name, folder / "transfer" / name):
+            file.unlink(missing_ok=True)
+
+
 def check_writable(folder: Path) -> None:
     """Make the folder; raises BadArgument if it can't be made or written to."""
     try:
@@ -218,58 +209,65 @@ def check_writable(folder: Path) -> None:
         raise BadArgument(f"Can't write into {folder} ({first_line(error)}). Choose another folder.") from error
 
 
-def save_model(model: nn.Module, about: dict, folder: Path) -> None:
-    """Write the weights, and what is needed to build the model again, as one file into `folder`."""
-    state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
-    temporary = folder / f"{MODEL_FILE}.part"
-    try:
-        save_file(state, temporary, metadata={"about": json.dumps(about)})
-        os.replace(temporary, folder / MODEL_FILE)
-    finally:
-        temporary.unlink(missing_ok=True)  # Ctrl-C may come between the two
-
-
 def save_run(run: Run, folder: Path) -> None:
-    """Write the run into `folder`: the model, and its history and summary as JSON."""
+    """Write the run into `folder` as one file: weights, what it is about, history and summary."""
     check_writable(folder)
-    save_model(run.model, run.about, folder)
-    write_json(folder / RUN_FILE, {"summary": run.summary, "history": asdict(run.history)})
+    state = {key: value.cpu().contiguous() for key, value in run.model.state_dict().items()}
+    about = {"about": run.about, "history": asdict(run.history), "summary": run.summary, "environment": environment()}
+    write_whole(folder / RUN_FILE, save(state, metadata={"run": json.dumps(about)}))
 
 
 def load_model(folder: Path) -> tuple[nn.Module, dict]:
     """The model in a run's folder and what is known about it; raises BadArgument if there is none."""
-    file = Path(folder) / MODEL_FILE
+    run = read_run(Path(folder))
+    return run.model, run.about
+
+
+def load_run(folder: Path, splits: Splits | None = None) -> Run:
+    """A finished run; raises BadArgument if there is none, or if it learned from other splits than these."""
+    run = read_run(Path(folder))
+    if run.history.stopped:
+        raise BadArgument(f"The run in {folder} was stopped after epoch {len(run.history.rows)}. Train it again.")
+    if splits and run.about["splits"] != splits.digest:
+        raise BadArgument(f"The run in {folder} learned from other images, or from another split of them.")
+    return run
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder, finished or stopped; raises BadArgument if there is none of this version of the course."""
+    check_run_folder(folder)
+    file = folder / RUN_FILE
     state = read_weights(file)
     try:
         with safe_open(file, "pt") as opened:
-            about = json.loads(opened.metadata()["about"])
+            saved = json.loads(opened.metadata()["run"])
+        about, history, summary = saved["about"], History(**saved["history"]), saved["summary"]
     except (SafetensorError, TypeError, KeyError) as error:
-        raise BadArgument(f"{file} was not written by a training run of this course.") from error
-    count = len(about["classes"])
+        raise BadArgument(f"{file} was not written by this version of the course. Train it again.") from error
+    return Run(load_weights(partial(empty_model, about, state), state, file), about, history, summary=summary)
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raise BadArgument if the folder holds no run, with the folders below it that do."""
+    if (folder / RUN_FILE).is_file():
+        return
+    inside = sorted(file.parent for file in folder.glob(f"*/{RUN_FILE}"))
+    if inside:
+        raise BadArgument(f"{folder} holds {len(inside)} runs. Choose one: {' or '.join(map(str, inside))}.")
+    raise BadArgument(f"{folder} holds no finished run (no {RUN_FILE}). Train one first.")
+
+
+def empty_model(about: dict, state: dict) -> nn.Module:
+    """The network of a run, before its weights are loaded."""
     if about["network"] == "small_cnn":
-        model = SmallCNN(count)
-    else:
-        options = vgg16_shape(state) if about["network"].startswith("vgg16") else {}
-        model = HEADS[about["head"]](build(about["network"], **options), count)
-    load_weights(model, state, file)
-    return model, about
-
-
-def load_run(folder: Path) -> Run:
-    """A run from its folder; raises BadArgument if there is no finished run."""
-    file = Path(folder) / RUN_FILE
-    if not file.is_file():
-        raise BadArgument(f"{folder} holds no finished run (no {RUN_FILE}). Train one first.")
-    saved = json.loads(file.read_text())
-    model, about = load_model(folder)
-    return Run(model, about, History(**saved["history"]), summary=saved["summary"])
+        return SmallCNN(len(about["classes"]))
+    options = vgg16_shape(state) if about["network"].startswith("vgg16") else {}
+    return HEADS[about["head"]](build(about["network"], **options), len(about["classes"]))
 
 
 def write_json(file: Path, content: dict) -> None:
-    """Write JSON under a temporary name first, so that the file is whole or not there."""
-    temporary = file.with_name(f"{file.name}.part")
-    temporary.write_text(json.dumps(content, indent=2, default=str) + "\n")
-    os.replace(temporary, file)
+    """Write JSON, whole or not at all."""
+    write_whole(file, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
 
 # --------------------------------------------------------------------------------------- predict
@@ -277,9 +275,39 @@ def write_json(file: Path, content: dict) -> None:
 
 def predict(model: nn.Module, about: dict, path: str | Path) -> tuple[str, float]:
     """The class of the image in a file, and the probability that the model gives it, as the run's test asked it."""
-    size, device = about["image_size"], best_device()
-    image, _ = ImageDataset([(path, 0)], eval_transform(size), size=size)[0]
-    views = torch.cat([VIEWS[view](image.unsqueeze(0)) for view in about.get("test_views", PLAIN)])
-    with torch.inference_mode():
-        probabilities = model.to(device).eval()(views.to(device)).softmax(1).mean(0).cpu()
-    return about["classes"][probabilities.argmax()], probabilities.max().item()
+    (_, answer), *_ = predict_all(model, about, [path])
+    if isinstance(answer, CourseError):
+        raise answer
+    return answer
+
+
+def predict_all(
+    model: nn.Module, about: dict, paths: Iterable[str | Path]
+) -> Iterator[tuple[str | Path, tuple[str, float] | CourseError]]:
+    """Each path with (class, probability), or with the error why it could not be read; each file is read once."""
+    paths, device, transform = list(paths), best_device(), EvalTransform(about["image_size"])
+    views = about.get("test_views", PLAIN)
+
+    def load(path: str | Path) -> torch.Tensor | CourseError:
+        try:
+            return transform(load_image(path, at_least=round(1.3 * about["image_size"])))
+        except CourseError as error:
+            return error
+
+    with placed(model, device), closing(stream(load, paths, cores())) as loaded:
+        model.eval()
+        for batch in BatchSampler(zip(paths, loaded, strict=True), 32, drop_last=False):
+            images = [image for _, image in batch if not isinstance(image, CourseError)]
+            answers = iter(name_images(model, images, views, about["classes"], device))
+            for path, image in batch:
+                yield path, image if isinstance(image, CourseError) else next(answers)
+
+
+@torch.inference_mode()
+def name_images(model, images: list[torch.Tensor], views, classes: list[str], device) -> list[tuple[str, float]]:
+    """(class, probability) of each image tensor: the mean over the views."""
+    if not images:
+        return []
+    batch = torch.stack(images).to(device)
+    probabilities = torch.stack([model(look(batch, view)).softmax(1) for view in views]).mean(0).cpu()
+    return [(classes[row.argmax()], row.max().item()) for row in probabilities]

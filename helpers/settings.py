@@ -1,18 +1,17 @@
-"""The one choice of a lesson (which images, which pretrained network), the device, seeds, versions."""
+"""The one choice of a lesson (which images, which pretrained network), the device, versions, errors, text tables."""
 
 import os
 import platform
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
 import torchvision
 
 COURSE_ROOT = Path(__file__).resolve().parent.parent
-SAMPLES = (COURSE_ROOT / "data" / "sample", Path(__file__).resolve().parent / "sample")  # in a clone, in a wheel
-SAMPLE = next(filter(Path.is_dir, SAMPLES), SAMPLES[0])
-DOWNLOADS = COURSE_ROOT / "data" / "downloads"
-RUNS = COURSE_ROOT / "runs"  # where the lessons leave their models for one another
+IN_CLONE = (COURSE_ROOT / "data" / "sample").is_dir()  # else installed from a wheel, which brings the sample along
+SAMPLE = COURSE_ROOT / "data" / "sample" if IN_CLONE else Path(__file__).resolve().parent / "sample"
 
 
 class CourseError(Exception):
@@ -32,6 +31,17 @@ class BadArgument(CourseError, ValueError):
     """A wrong argument, or a file or folder it names that can't be used."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, after what was trained so far has been put in order; the message is one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter shows instead of a traceback."""
+        return [str(self)]
+
+
+# ------------------------------------------------------------------------------------ the choice
+
+
 @dataclass(frozen=True)
 class Setting:
     """Which images a lesson uses, how large, and from which pretrained network it starts."""
@@ -43,9 +53,12 @@ class Setting:
     transfer_epochs: int
     backbone: str = "vgg16"
     weights: str = "imagenet"
+    precision: str = "fast"  # of PRECISIONS
 
     def __str__(self) -> str:
-        return f"setting: {self.name}, backbone: {self.backbone}, weights: {short(self.weights)}"
+        precision = choose_precision(best_device(), self.precision)
+        network = f"backbone: {self.backbone}, weights: {short(self.weights)}"
+        return f"setting: {printable(self.name)}, {network}, precision: {precision}"
 
 
 SETTINGS = {
@@ -58,22 +71,41 @@ ENLARGED = {"squeezenet1_1": 8 / 7}
 SLIM_WEIGHTS = {"vgg16": "vgg16_slim.safetensors", "vgg16_bn": "vgg16_bn_slim.safetensors"}
 
 
-def choose_setting(name: str | None = None, *, backbone: str | None = None, weights: str | None = None) -> Setting:
-    """The setting: `name`, else COURSE_SETTING, else photos on a machine with a GPU and sample on one without.
+def choose_setting(
+    name: str | None = None, *, backbone: str | None = None, weights: str | None = None, precision: str = "fast"
+) -> Setting:
+    """The setting: `name`, else COURSE_SETTING, else photos with a CUDA card and sample without one.
 
     `backbone` and `weights` override the setting's pretrained network, else COURSE_BACKBONE and COURSE_WEIGHTS do.
     A name that is none of the three settings is taken as a folder of your own images; BadArgument if it is none.
     """
-    name = name or os.environ.get("COURSE_SETTING") or ("photos" if best_device().type != "cpu" else "sample")
+    default = "photos" if torch.cuda.is_available() else "sample"  # an Apple GPU alone is no wish to download 600 MB
+    name = as_setting_or_folder(name or os.environ.get("COURSE_SETTING") or default)
     backbone = backbone or os.environ.get("COURSE_BACKBONE")
     weights = weights or os.environ.get("COURSE_WEIGHTS")
     setting = SETTINGS.get(name) or replace(SETTINGS["photos"], name=name)
-    if name not in SETTINGS and not Path(name).is_dir():
-        raise BadArgument(f"{name!r} is neither a setting ({', '.join(SETTINGS)}) nor a folder that exists.")
+    setting = replace(setting, precision=choose_precision(best_device(), precision))
     if backbone:
         size = round(setting.transfer_size * ENLARGED.get(backbone, 1))
         setting = replace(setting, backbone=backbone, weights=default_weights(name, backbone), transfer_size=size)
     return replace(setting, weights=weights) if weights else setting
+
+
+def as_setting_or_folder(text: str) -> str:
+    """The name of a setting, in any case, or the path of a folder that exists; BadArgument for all else."""
+    name = text.strip().strip("'\"")
+    folder = Path(name).expanduser()
+    if name in SETTINGS and folder.is_dir() and not folder.resolve().is_relative_to(SAMPLE):
+        raise BadArgument(
+            f"{name!r} is a setting, and there is a folder {folder.resolve()} too. "
+            f"Write ./{name} for the folder, or rename it to use the setting."
+        )
+    if name in SETTINGS or (name.lower() in SETTINGS and not folder.is_dir()):
+        return name.lower()
+    if not folder.is_dir():
+        known = ", ".join(SETTINGS)
+        raise BadArgument(f"{name!r} is neither a setting ({known}) nor a folder: there is no {folder.absolute()}.")
+    return str(folder)
 
 
 def default_weights(setting_name: str, backbone: str) -> str:
@@ -90,6 +122,47 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+# ------------------------------------------------------------------------- machines and folders
+
+
+PRECISIONS = ("fast", "float32", "bfloat16", "float16")
+
+
+def choose_precision(device: torch.device, precision: str = "fast") -> str:
+    """The precision that a device computes in: for "fast", COURSE_PRECISION or the fastest that it has units for."""
+    if precision == "fast":
+        precision = os.environ.get("COURSE_PRECISION") or "fast"
+    if precision not in PRECISIONS:
+        raise BadArgument(f"Unknown precision {precision!r}. Choose one of: {', '.join(PRECISIONS)}.")
+    if precision != "fast":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
+    return "bfloat16" if device.type == "cpu" and has_bfloat16_units() else "float32"
+
+
+@cache
+def has_bfloat16_units() -> bool:
+    """True if this CPU multiplies bfloat16 in hardware (x86: AVX-512 BF16 or AMX); all others are slower with it."""
+    flags = cpu_info("flags").split()
+    if hasattr(torch.cpu, "get_capabilities"):  # PyTorch 2.10 and later, on every system
+        flags = [name for name, has in torch.cpu.get_capabilities().items() if has is True]
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
+
+
+def kept(name: str) -> Path:
+    """Where "downloads", "features" and "runs" are: in COURSE_CACHE, else in the clone, else in the user's cache."""
+    if cache := os.environ.get("COURSE_CACHE"):
+        return Path(cache).expanduser() / name
+    in_clone = COURSE_ROOT if name == "runs" else COURSE_ROOT / "data"
+    if IN_CLONE and os.access(in_clone, os.W_OK):
+        return in_clone / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "transfer-learning-course" / name
+
+
+DOWNLOADS, FEATURES, RUNS = kept("downloads"), kept("features"), kept("runs")  # runs: of the lessons
+
+
 def environment() -> dict:
     """Versions and hardware, as every measured number carries them."""
     return {
@@ -104,10 +177,36 @@ def environment() -> dict:
 
 def cpu_name() -> str:
     """The processor's name, as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def cpu_info(key: str) -> str:
+    """What Linux says about the first processor, such as its "model name" or its "flags"; empty elsewhere."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+# ------------------------------------------------------------------------------------------ text
+
+
+def format_table(header: list[str], rows: list[list], *, left: tuple[int, ...] = (0,)) -> str:
+    """Header and rows as aligned text: the columns `left` to the left, the others to the right."""
+    cells = [[printable(str(cell)) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    aligned = [
+        [
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in cells
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def printable(text: object) -> str:
+    r"""Text on one line, whatever a file is called: control characters and broken letters as \n, \x1b, \udc80."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def short(path: str) -> str:

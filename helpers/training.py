@@ -14,13 +14,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from .models import check_freezing, named_parts
-from .precision import autocast, choose_precision, to_device
-from .settings import BadArgument, CourseError, best_device
-from .tables import format_table
+from .settings import BadArgument, CourseError, Stopped, best_device, choose_precision, format_table
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "constant")
-KEEP = ("best", "last")
 
 
 # ------------------------------------------------------------------------------------- evaluate
@@ -64,22 +61,89 @@ class Evaluation:
 def evaluate(
     model: nn.Module, loader: DataLoader, *, device: torch.device | None = None, precision: str = "fast"
 ) -> Evaluation:
-    """Show the model every image once, in eval mode and without gradients.
+    """Show the model every image once, in eval mode and without gradients; it is left as it was.
 
     Raises CourseError if the loader leaves images out, as one with drop_last does.
     """
     device = device or best_device()
-    model.to(device).eval()
     logits, labels = [], []
-    with torch.inference_mode(), autocast(device, precision):
+    with own_randomness(), placed(model, device), torch.inference_mode(), autocast(device, precision):
+        model.eval()
         for images, batch_labels in loader:
             logits.append(model(to_device(images, device)).float().cpu())
             labels.append(batch_labels)
-    evaluation = Evaluation(torch.cat(logits).softmax(1), torch.cat(labels))
-    seen, expected = len(evaluation.labels), len(loader.dataset)
-    if seen != expected:
+    seen, expected = sum(map(len, labels)), len(loader.dataset)
+    if seen != expected or not seen:
         raise CourseError(f"The loader gave {seen} of {expected} images. Is drop_last on?")
-    return evaluation
+    return Evaluation(torch.cat(logits).softmax(1), torch.cat(labels))
+
+
+# ---------------------------------------------------------------------- device, precision, chance
+
+
+def to_device(batch: Tensor, device: torch.device) -> Tensor:
+    """A batch on the device; images channels last in memory, the order in which convolutions are fastest."""
+    layout = torch.channels_last if batch.dim() == 4 else torch.contiguous_format
+    # Only CUDA keeps the source until the copy is done; an Apple GPU would read memory that is free again.
+    return batch.to(device, non_blocking=device.type == "cuda", memory_format=layout)
+
+
+@contextmanager
+def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model is on the device for a while; then where it was, and each layer in the mode it had."""
+    home = next((parameter.device for parameter in model.parameters()), device)
+    modes = {layer: layer.training for layer in model.modules()}
+    try:
+        model.to(device, memory_format=torch.channels_last)
+        yield
+    finally:
+        model.to(home)
+        for layer, training in modes.items():
+            layer.training = training
+
+
+@contextmanager
+def autocast(device: torch.device, precision: str = "fast") -> Iterator[None]:
+    """The context in which convolutions and matrix products use the chosen precision."""
+    name = choose_precision(device, precision)
+    with exact_convolutions(name):
+        if name == "float32":
+            yield
+        else:
+            with torch.autocast(device.type, dtype=getattr(torch, name)):
+                yield
+
+
+@contextmanager
+def exact_convolutions(precision: str) -> Iterator[None]:
+    """In float32, no rounding of a convolution's inputs to 10 binary digits (TF32), as CUDA does by default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = before and precision != "float32"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+# What CUDA, MPS, cuDNN (two ways) and the CPU (two ways) say when memory ends.
+OUT_OF_MEMORY = (
+    "out of memory", "ALLOC_FAILED", "unable to find an engine", "can't allocate memory", "not enough memory",
+)  # fmt: skip
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """True for the errors that CUDA, MPS and the CPU raise when memory ends."""
+    return any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+@contextmanager
+def own_randomness(seed: int | None = None) -> Iterator[None]:
+    """Random numbers for a while, from `seed` if there is one; torch's global ones are then as they were."""
+    cards = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(cards):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
 
 
 # ------------------------------------------------------------------------------------------ fit
@@ -92,13 +156,8 @@ class History:
     rows: list[dict] = field(default_factory=list)
     best_epoch: int = 0
     seconds_before: float = 0.0  # what came before the first epoch, such as the features of a frozen base
-
-    def is_best(self, keep: str) -> bool:
-        """True if the last epoch has the lowest validation loss so far, or the last counts; it is then `best_epoch`."""
-        if keep == "best" and self.rows[-1]["validation_loss"] > self.lowest_loss:
-            return False
-        self.best_epoch = self.rows[-1]["epoch"]
-        return True
+    precision: str = "float32"
+    stopped: bool = False  # by Ctrl-C, or a notebook's Stop
 
     @property
     def lowest_loss(self) -> float:
@@ -142,69 +201,80 @@ def fit(
     label_smoothing: float = 0.0,
     patience: int | None = None,
     average: float | None = None,
-    keep: str = "best",
     seed: int = 0,
     device: torch.device | None = None,
     precision: str = "fast",
-    seconds_before: float = 0.0,
-    on_best: Callable[[], None] = lambda: None,
     report: Callable[[str], None] = print,
 ) -> History:
-    """Train the layers that are not frozen; the model ends with the weights of the epoch that `keep` names.
+    """Train the layers that are not frozen; the model ends with the weights of its best epoch on validation.
 
     `learning_rate`: one for all, or groups of parameters with a rate each, as `learning_rates_by_block` makes them.
-    `patience`: stop after so many epochs in a row without a new best one; None runs all `epochs`.
-    `average`: validate and keep not the weights themselves but a moving average of them, in which each step leaves
-    this share of what was there: 0.99 is about the mean of the last 100 batches (arXiv:1803.05407 says why that helps).
-    `keep`: "best", the epoch with the lowest validation loss, or "last": with few validation images the lowest loss
-    is partly luck, and a schedule that ends at low rates makes its last epochs good ones.
-    `seconds_before`: time already spent, which the history counts too.
-    `precision`: "fast" computes in bfloat16 or float16 where that is faster, "float32" always exactly.
-    `on_best` is called after each epoch that is kept for the time being, to save it.
-    Ctrl-C keeps the best weights so far in the model and raises KeyboardInterrupt.
+    `patience`: stop after so many epochs in a row without a lower validation loss; None runs all `epochs`.
+    `average`: validate a moving average of the weights, in which each step leaves this share of what was there, and
+    keep that of the last epoch: 0.99 is about the mean of the last 100 batches (arXiv:1803.05407).
+    `seed`: decides the order of the images, augmentation and dropout; torch's global random numbers are left alone.
+    `precision`: "fast" is bfloat16 or float16 where the device has units for it; "float32" is always exact.
+    Ctrl-C ends the training: the history ends there, and the model has the best weights so far.
     Raises BadArgument for a wrong option, or a freezing mistake that PyTorch would accept in silence, and CourseError
     if a loss is no longer a finite number.
     """
+    check_options(model, train_loader, epochs=epochs, patience=patience, average=average)
+    device = device or best_device()
+    history = History(precision=choose_precision(device, precision))
+    with own_randomness(), placed(model, device):
+        optimizer = make_optimizer(model, optimizer, learning_rate, weight_decay)
+        scheduler = make_schedule(optimizer, schedule, epochs * len(train_loader))
+        averaged = None if average is None else moving_average(model, optimizer, decay=average)
+        scaler = torch.amp.GradScaler(device.type, enabled=history.precision == "float16")
+        step = Step(model, optimizer, scheduler, scaler, device, label_smoothing, history.precision)
+        best = copy_of_weights(model)
+        try:
+            for epoch in range(1, epochs + 1):
+                start = time.perf_counter()
+                torch.manual_seed(seed_of_epoch(seed, epoch))
+                row = train_one_epoch(step, train_loader)
+                with weights_of(model, averaged):
+                    result = evaluate(model, validation_loader, device=device, precision=history.precision)
+                    check_finite(result.log_loss)
+                    row |= {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
+                    history.rows.append({"epoch": epoch, **row, "seconds": time.perf_counter() - start})
+                    if averaged or result.log_loss <= history.lowest_loss:
+                        history.best_epoch, best = epoch, copy_of_weights(model)
+                report(epoch_line(history.rows[-1], epochs))  # last: what the reader sees is then kept
+                if patience and epoch - history.best_epoch >= patience:
+                    report(f"Stopped early: no lower validation loss in the last {patience} epochs.")
+                    break
+        except KeyboardInterrupt:
+            stop(history, report)
+        finally:
+            model.load_state_dict(best)
+    return history
+
+
+def check_options(model: nn.Module, loader: DataLoader, *, epochs: int, patience, average) -> None:
+    """Raise BadArgument for what `fit` can't work with."""
     check_freezing(model)
+    if epochs < 1 or not len(loader):
+        raise BadArgument(f"{epochs} epochs of {len(loader)} batches: there is nothing to train on.")
     if patience is not None and patience < 1:
         raise BadArgument(f"patience is {patience}; it must be at least one epoch, or None to run all epochs.")
     if average is not None and not 0 < average < 1:
         raise BadArgument(f"average is {average}; it must be between 0 and 1, such as 0.99, or None for no average.")
-    if keep not in KEEP or (patience and keep == "last"):
-        raise BadArgument(f'keep is {keep!r}; it must be "best" or "last", and "best" if there is patience.')
-    device = device or best_device()
-    model.to(device, memory_format=torch.channels_last)
-    torch.manual_seed(seed)
-    if train_loader.generator is not None:
-        train_loader.generator.manual_seed(seed)  # so that a second call sees the same order
-    optimizer = make_optimizer(model, optimizer, learning_rate, weight_decay)
-    scheduler = make_schedule(optimizer, schedule, epochs * len(train_loader))
-    averaged = None if average is None else moving_average(model, optimizer, decay=average)
-    scaler = torch.amp.GradScaler(device.type, enabled=choose_precision(device, precision) == torch.float16)
-    history, best = History(seconds_before=seconds_before), copy_of_weights(model)
-    try:
-        for epoch in range(1, epochs + 1):
-            start = time.perf_counter()
-            row = train_one_epoch(model, train_loader, optimizer, scheduler, scaler, device, label_smoothing, precision)
-            with weights_of(model, averaged):
-                result = evaluate(model, validation_loader, device=device, precision=precision)
-                check_finite(result.log_loss)
-                row |= {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
-                history.rows.append({"epoch": epoch, **row, "seconds": time.perf_counter() - start})
-                if history.is_best(keep):
-                    best = copy_of_weights(model)
-                    on_best()
-            report(epoch_line(history.rows[-1], epochs))  # last: what the reader sees is then kept
-            if patience and epoch - history.best_epoch >= patience:
-                report(f"Stopped early: no new best in the last {patience} epochs.")
-                break
-    except KeyboardInterrupt:
-        kept = f"the best weights, from epoch {history.best_epoch}" if history.best_epoch else "the weights from before"
-        report(f"Stopped in epoch {len(history.rows) + 1}. Kept: {kept}.")
-        raise
-    finally:
-        model.load_state_dict(best)
-    return history
+    if average and patience:
+        raise BadArgument("average keeps the last epoch, and patience waits for the best: choose one of them.")
+
+
+def seed_of_epoch(seed: int, epoch: int) -> int:
+    """The seed of one epoch, so that its order and augmentation depend on nothing that came before."""
+    return (seed + epoch * 0x9E3779B97F4A7C15) % 2**63  # spreads consecutive numbers far apart
+
+
+def stop(history: History, report: Callable[[str], None]) -> None:
+    """Say what is kept of a training that was stopped; raises Stopped if that is nothing."""
+    if not history.rows:
+        raise Stopped("Stopped in the first epoch. The weights are those from before.") from None
+    history.stopped = True
+    report(f"Stopped in epoch {len(history.rows) + 1}. Kept: the weights of epoch {history.best_epoch}.")
 
 
 def copy_of_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -232,32 +302,57 @@ def weights_of(model: nn.Module, other: nn.Module | None) -> Iterator[None]:
             model.load_state_dict(own)
 
 
-def train_one_epoch(model, loader, optimizer, scheduler, scaler, device, label_smoothing, precision) -> dict:
+@dataclass
+class Step:
+    """All that one step of training needs."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    label_smoothing: float
+    precision: str
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Learn from one batch, on the device; returns the loss and the logits."""
+        with autocast(self.device, self.precision):
+            logits = self.model(images)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        self.optimizer.zero_grad()
+        with exact_convolutions(self.precision):
+            self.scaler.scale(loss).backward()
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # else float16 overflowed, and the optimizer left this batch out
+            self.scheduler.step()
+        return loss.detach(), logits.detach()
+
+
+def train_one_epoch(step: Step, loader: DataLoader) -> dict:
     """Learn from every image once; returns the means over images on the way."""
-    model.train()
-    loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    step.model.train()
+    loss_sum, correct, seen = torch.zeros((), device=step.device), torch.zeros((), device=step.device), 0
     for images, labels in loader:
-        labels = to_device(labels, device)
-        with autocast(device, precision):
-            logits = model(to_device(images, device))
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        scheduler.step()
+        labels = to_device(labels, step.device)
+        loss, logits = step(to_device(images, step.device), labels)
         # A mean over batches would give the images of a small last batch more weight.
-        loss_sum += loss.detach() * len(labels)
-        correct += (logits.detach().argmax(1) == labels).sum()
+        loss_sum += loss * len(labels)
+        correct += (logits.argmax(1) == labels).sum()
         seen += len(labels)
     check_finite(loss_sum.item())
     return {"train_loss": loss_sum.item() / seen, "train_accuracy": correct.item() / seen}
 
 
+class LossNotFinite(CourseError):
+    """A loss is infinite or no number: the weights that gave it are of no use."""
+
+
 def check_finite(loss: float) -> None:
-    """Raise CourseError if a loss is infinite or no number: the weights that gave it are of no use."""
+    """Raise LossNotFinite if a loss is infinite or no number."""
     if not math.isfinite(loss):
-        raise CourseError("The loss is no longer a finite number. Choose a lower learning rate.")
+        raise LossNotFinite("The loss is no longer a finite number. Choose a lower learning rate.")
 
 
 # ------------------------------------------------------------------------ optimizer and schedule
@@ -352,46 +447,25 @@ def find_learning_rate(
     and torch's random numbers are left as they were. Source: arXiv:1506.01186, section 3.3.
     """
     if not 0 < lowest < highest or steps < 2:
-        raise BadArgument(
-            f"No way from {lowest:g} to {highest:g} in {steps} steps: take two or more, up from above 0.",
-        )
-    check_freezing(model)
-    device, rates, losses = device or best_device(), [], []
-    with left_as_it_was(model, loader):
-        model.to(device, memory_format=torch.channels_last)
-        torch.manual_seed(seed)
-        if loader.generator is not None:
-            loader.generator.manual_seed(seed)
+        raise BadArgument(f"No way from {lowest:g} to {highest:g} in {steps} steps: take two or more, up from above 0.")
+    check_options(model, loader, epochs=1, patience=None, average=None)
+    device, rates, losses, weights = device or best_device(), [], [], copy_of_weights(model)
+    precision = choose_precision(device, precision)
+    with own_randomness(seed), placed(model, device):
         stepper = make_optimizer(model, optimizer, lowest, weight_decay=0.0)
         growth = torch.optim.lr_scheduler.ExponentialLR(stepper, (highest / lowest) ** (1 / (steps - 1)))
-        half = choose_precision(device, precision) == torch.float16
-        scaler = torch.amp.GradScaler(device.type, enabled=half)
-        for batch in islice(chain.from_iterable(repeat(loader)), steps):
-            rate = stepper.param_groups[0]["lr"]
-            try:
-                row = train_one_epoch(model, [batch], stepper, growth, scaler, device, 0.0, precision)
-            except CourseError:  # the loss is no number
-                break
-            rates.append(rate)
-            losses.append(row["train_loss"])
-            if losses[-1] > 4 * losses[0]:
-                break
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+        step = Step(model, stepper, growth, scaler, device, 0.0, precision)
+        try:
+            for batch in islice(chain.from_iterable(repeat(loader)), steps):
+                rate = stepper.param_groups[0]["lr"]
+                losses.append(train_one_epoch(step, [batch])["train_loss"])
+                rates.append(rate)
+                if losses[-1] > 4 * losses[0]:
+                    break
+        except LossNotFinite:
+            pass  # the end of the search
+        finally:
+            model.load_state_dict(weights)
+            model.zero_grad()
     return rates, losses
-
-
-@contextmanager
-def left_as_it_was(model: nn.Module, loader: DataLoader) -> Iterator[None]:
-    """In the end give back weights, statistics, train or eval mode, and the state of the random numbers."""
-    weights, modes = copy_of_weights(model), {layer: layer.training for layer in model.modules()}
-    order = loader.generator.get_state() if loader.generator is not None else None
-    cards = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    try:
-        with torch.random.fork_rng(cards):
-            yield
-    finally:
-        model.load_state_dict(weights)
-        model.zero_grad()
-        for layer, training in modes.items():
-            layer.training = training
-        if order is not None:
-            loader.generator.set_state(order)

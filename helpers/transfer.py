@@ -1,0 +1,327 @@
+"""Transfer: what a frozen base says about each image, computed once and kept on disk, and how a head learns from it."""
+
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy
+import PIL
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from tqdm import tqdm
+
+from .data import EvalTransform, ImageDataset, Splits, digest_of, read, register_formats, stream
+from .downloads import only_one
+from .models import Standardize, fingerprint
+from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line
+from .training import autocast, is_out_of_memory, own_randomness, placed, to_device
+
+BATCH = {"thread": 8, "all threads": 32, "gpu": 128}  # images at once, at most
+HALF_MAX = torch.finfo(torch.float16).max
+
+# A view is another look at the same image, made from the batch that was decoded once:
+# (how much is cut off at each border, in percent, and the rest enlarged; mirrored or not).
+VIEWS = {"plain": (0, False), "flip": (0, True), "zoom": (10, False), "zoom-flip": (10, True)}
+PLAIN, MIRRORED, ALL = ("plain",), ("plain", "flip"), tuple(VIEWS)
+
+
+# ----------------------------------------------------------------------------------- the recipes
+
+
+@dataclass(frozen=True)
+class TransferRecipe:
+    """How a backbone is transferred: its new head, the views of each training image, the learning rate.
+
+    The linear head is the choice for all: over five seeds it is at least as good on the validation images as the
+    published classifier with a new last layer, and its log loss is lower (results/README.md). The small backbones
+    are quick enough to learn from four views of each image and to answer for its mirror image too.
+    """
+
+    head: str  # of HEADS
+    views: tuple[str, ...]  # of VIEWS; those of each training image
+    learning_rate: float
+    test_views: tuple[str, ...] = PLAIN  # of each image to be named; the answers are averaged
+
+
+LARGE = TransferRecipe("linear", MIRRORED, 3e-3)
+SMALL = TransferRecipe("linear", ALL, 3e-3, test_views=MIRRORED)
+TRANSFER_RECIPES = {"vgg16": LARGE, "vgg16_bn": LARGE, "squeezenet1_1": SMALL, "resnet18": SMALL}
+
+
+def feature_loaders(
+    base: nn.Module, splits: Splits, size: int, recipe: TransferRecipe, *, precision: str = "fast", report=print
+) -> tuple[DataLoader, DataLoader, DataLoader]:
+    """Loaders of (features, labels) batches: train and test in the recipe's views, validation as it is."""
+    views = {"train": recipe.views, "validation": PLAIN, "test": recipe.test_views}
+    features = {
+        name: extract_features(
+            base,
+            ImageDataset(part, EvalTransform(size), size=size, digests=splits.digests),
+            views=views[name],
+            precision=precision,
+            report=report,
+        )
+        for name, part in splits.parts().items()
+    }
+    return tuple(feature_loader(part, shuffle=name == "train") for name, part in features.items())
+
+
+def standardize(head: nn.Module, features: "Features") -> None:
+    """Give the head's Standardize layers, if it has any, the exact mean and variance of the features."""
+    for layer in head.modules():
+        if isinstance(layer, Standardize):
+            layer.learn(*features.mean_and_variance())
+
+
+# ---------------------------------------------------------------------------------- the features
+
+
+@dataclass(frozen=True)
+class Features(Dataset):
+    """The stored features of some images; an item is (feature, label), for one index or for a list of them."""
+
+    stored: numpy.ndarray  # (stored images, views, *shape of a feature), memory-mapped
+    rows: Tensor  # (images,): where each image stands in `stored`
+    labels: Tensor  # (images,), int64
+
+    @property
+    def views(self) -> int:
+        """How many views of each image there are."""
+        return self.stored.shape[1]
+
+    def __len__(self) -> int:
+        """Every view of every image counts, the first view of all images first."""
+        return len(self.rows) * self.views
+
+    def __getitem__(self, index) -> tuple[Tensor, Tensor]:
+        view, image = divmod(torch.as_tensor(index).numpy(), len(self.rows))
+        feature = self.stored[self.rows.numpy()[image], view]
+        return torch.from_numpy(numpy.array(feature, dtype=numpy.float32)), self.labels[image]
+
+    def mean_and_variance(self) -> tuple[Tensor, Tensor]:
+        """Of each number in a feature, over all views of all images: exact, in float64."""
+        parts = [list(part) for part in BatchSampler(range(len(self)), 4096, drop_last=False)]
+        mean = sum(self[part][0].double().sum(0) for part in parts) / len(self)
+        return mean, sum((self[part][0].double() - mean).square().sum(0) for part in parts) / len(self)
+
+
+def feature_loader(features: Features, *, batch_size: int = 64, shuffle: bool = False) -> DataLoader:
+    """Batches of (features, labels) for `fit` and `evaluate`."""
+    order = RandomSampler(features) if shuffle else SequentialSampler(features)
+    # A whole batch is read from the file at once: its indices are the sampler's item.
+    return DataLoader(features, batch_size=None, sampler=BatchSampler(order, batch_size, False))
+
+
+def extract_features(
+    base: nn.Module,
+    images: ImageDataset | DataLoader,
+    *,
+    views: tuple[str, ...] = PLAIN,
+    precision: str = "fast",
+    device: torch.device | None = None,
+    folder: Path | None = None,
+    report=print,
+) -> Features:
+    """The base's output for every image, in the order of the dataset; stored in `folder`. The base is left as it was.
+
+    An image is found again by its content, so one that was seen before, under any name, is not computed again,
+    and a changed one is. Other weights, layers, sizes, views, precision or versions of PyTorch and Pillow are stored
+    apart. A run that was stopped goes on where it was; a second process waits and then finds the work done.
+    The features are kept as float16 if they were computed in a fast precision, else as float32; memory does not grow
+    with their number. Raises BadArgument for a wrong option or a dataset that augments, CourseError if the disk
+    can't be written.
+    """
+    if unknown := set(views) - set(VIEWS):
+        raise BadArgument(f"Unknown view {min(unknown)!r}. Choose from: {', '.join(VIEWS)}.")
+    dataset, folder, device = getattr(images, "dataset", images), folder or FEATURES, device or best_device()
+    if not isinstance(dataset.transform, EvalTransform):
+        raise BadArgument(
+            "Features are kept for images as eval_transform makes them, always the same. "
+            "Make the loader with augment=False, and choose `views` instead."
+        )
+    precision = choose_precision(device, precision)
+    digests = [dataset.digests.get(path) or digest_of(read(path)) for path, _ in dataset.images]
+    store = Store(folder, store_key(base, dataset, views, precision), half=precision != "float32")
+    through = Halving(partial(forward, base, views=views, precision=precision, device=device), report)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with only_one(folder / store.key):
+            known = store.rows()[1]
+            missing = {digest: path for digest, (path, _) in zip(digests, dataset.images, strict=True)}
+            paths = [path for digest, path in missing.items() if digest not in known]
+            with (
+                own_randomness(),
+                placed(base, device),
+                closing(compute(through, dataset, paths, device)) as batches,
+                tqdm(total=len(paths), desc="features", unit=" images", disable=len(paths) < 1000) as bar,
+            ):
+                base.eval()
+                store.append(batches, progress=bar.update)
+            stored, row_of = store.rows()
+    except OSError as error:
+        cause = first_line(error)
+        raise CourseError(f"Could not keep features in {folder} ({cause}). Make room there.") from error
+    if changed := [path for digest, path in missing.items() if digest not in row_of]:
+        raise CourseError(f"{changed[0]} changed while features were computed. Load the splits again.")
+    labels = torch.tensor([label for _, label in dataset.images])
+    return Features(stored, torch.tensor([row_of[digest] for digest in digests]), labels)
+
+
+def store_key(base: nn.Module, dataset: ImageDataset, views: tuple[str, ...], precision: str) -> str:
+    """Another key for all that changes a feature: weights, layers, images, views, precision, versions."""
+    parts = [fingerprint(base), base, dataset.size, dataset.transform.key, [VIEWS[view] for view in views], precision]
+    parts += [torch.__version__, torchvision.__version__, PIL.__version__]
+    return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()[:16]
+
+
+# ----------------------------------------------------------------------------------- computed
+
+Batch = tuple[list[str], Tensor]  # the digests of some images, and their features (n, views, …)
+
+
+def compute(through: Callable, dataset: ImageDataset, paths: list[Path], device: torch.device) -> Iterator[Batch]:
+    """Digests and features of the images in those files, batch by batch, in their order; each file is read once.
+
+    On a CPU each of torch's threads takes a batch of its own, from the files to the features. If they shared the
+    layers of one batch, each layer would end when the slowest of them is done, and on a computer that does other
+    things too there is always one that was held up. A GPU is given large batches, decoded in threads.
+    """
+    register_formats()
+    threads = torch.get_num_threads()
+    if device.type != "cpu":
+        with closing(stream(partial(load, dataset), paths, threads)) as items:
+            for batch in BatchSampler(items, BATCH["gpu"], drop_last=False):
+                digests, images = zip(*batch, strict=True)
+                yield list(digests), through(torch.stack(images))
+        return
+
+    def work(batch: list[Path]) -> Batch:
+        digests, images = zip(*(load(dataset, path) for path in batch), strict=True)
+        return list(digests), through(torch.stack(images))
+
+    size = max(1, min(BATCH["thread"], BATCH["all threads"] // threads))
+    alone = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    try:
+        yield from stream(work, BatchSampler(paths, size, drop_last=False), threads, **alone)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def load(dataset: ImageDataset, path: Path) -> tuple[str, Tensor]:
+    """The digest and the tensor of one file, of the same bytes."""
+    content = read(path)
+    return digest_of(content), dataset.transform(dataset.decode(content, path))
+
+
+@torch.inference_mode()
+def forward(base: nn.Module, images: Tensor, *, views, precision: str, device: torch.device) -> Tensor:
+    """The features (n, views, …) of one batch, float32 on the CPU."""
+    images = to_device(images, device)
+    with autocast(device, precision):
+        return torch.stack([base(look(images, view)).float().cpu() for view in views], dim=1)
+
+
+def look(images: Tensor, view: str) -> Tensor:
+    """One of VIEWS of a batch (n, 3, height, width)."""
+    percent, mirrored = VIEWS[view]
+    if percent:
+        height, width = images.shape[-2:]
+        top, left = height * percent // 100, width * percent // 100
+        middle = images[..., top : height - top, left : width - left]
+        images = F.interpolate(middle, size=(height, width), mode="bilinear")
+    return images.flip(-1) if mirrored else images
+
+
+class Halving:
+    """`work` on a batch, in parts if memory runs out: halved until they fit, and so are all later batches."""
+
+    def __init__(self, work: Callable, report: Callable):
+        self.work, self.report = work, report
+        self.most = None  # images at once; not known before memory runs out
+
+    def __call__(self, images: Tensor) -> Tensor:
+        done = []
+        while sum(map(len, done)) < len(images):
+            part = images[sum(map(len, done)) :][: self.most]
+            try:
+                done.append(self.work(part))
+            except RuntimeError as error:
+                if len(part) == 1 or not is_out_of_memory(error):
+                    raise
+                self.halve(len(part))
+        return torch.cat(done)
+
+    def halve(self, count: int) -> None:
+        """Remember that so many images are too many, and say so once."""
+        if self.most is None or self.most > count // 2:  # else another thread was first
+            self.most = count // 2
+            self.report(f"Out of memory: going on with {self.most} images at once.")
+
+
+# ----------------------------------------------------------------------------------- and stored
+
+
+class Store:
+    """A file of records: an image's digest, its feature (views, …), and the checksum of both.
+
+    A record counts if its checksum is right. What a stopped run, a full disk or a damaged drive left does not count,
+    and is computed anew. The shape of a feature stands in the file's name.
+    """
+
+    def __init__(self, folder: Path, key: str, *, half: bool):
+        self.folder, self.key, self.dtype = folder, key, "<f2" if half else "<f4"
+
+    def file(self) -> Path | None:
+        """The file, if there is one."""
+        return next(iter(sorted(self.folder.glob(f"{self.key}-*.features"))), None)
+
+    def record(self, shape: tuple[int, ...]) -> numpy.dtype:
+        """How a feature of this shape is laid out in the file."""
+        return numpy.dtype([("digest", "S64"), ("feature", self.dtype, shape), ("checksum", "<u4")])
+
+    def rows(self) -> tuple[numpy.ndarray, dict[str, int]]:
+        """All features, memory-mapped, and where in them each image stands that counts."""
+        file = self.file()
+        record = self.record(shape_in(file) if file else ())
+        count = file.stat().st_size // record.itemsize if file else 0
+        if not count:
+            return numpy.empty(0), {}
+        records = numpy.memmap(file, record, mode="r", shape=(count,))
+        whole = [checksum(one) == one["checksum"] for one in records]
+        names = [digest.decode("ascii", "replace") for digest in records["digest"]]
+        return records["feature"], {name: row for row, name in enumerate(names) if whole[row]}
+
+    def append(self, batches: Iterator[Batch], *, progress: Callable) -> None:
+        """Write the records of each batch behind those that are there, and see them safe on the disk."""
+        for digests, features in batches:
+            if self.dtype == "<f2":
+                features = features.clamp(-HALF_MAX, HALF_MAX)
+            record = self.record(tuple(features.shape[1:]))
+            records = numpy.zeros(len(digests), record)
+            records["digest"], records["feature"] = digests, features.numpy()
+            records["checksum"] = [checksum(one) for one in records]
+            file = self.file() or self.folder / f"{self.key}-{'x'.join(map(str, features.shape[1:]))}.features"
+            with open(file, "r+b" if file.exists() else "wb") as out:
+                out.seek(out.seek(0, os.SEEK_END) // record.itemsize * record.itemsize)  # over a record that was cut
+                out.write(records.tobytes())
+                out.flush()
+                os.fsync(out.fileno())
+            progress(len(digests))
+
+
+def shape_in(file: Path) -> tuple[int, ...]:
+    """The shape of a feature as it stands in a file's name, such as 2x1024."""
+    return tuple(map(int, file.stem.rpartition("-")[2].split("x")))
+
+
+def checksum(record: numpy.void) -> int:
+    """The CRC-32 of a record's digest and feature."""
+    return zlib.crc32(record.tobytes()[:-4])
