@@ -115,7 +115,7 @@ def test_a_clone_that_was_interrupted_is_made_anew(published, empty, colab):
 def test_a_folder_that_is_not_the_course_is_named_and_left_alone(published, empty, colab):
     (empty / "course").mkdir()
     (empty / "course" / "homework.txt").write_text("mine")
-    assert "delete a folder course that is in the way" in error(run_twice(published.as_uri(), empty, colab))
+    assert "a folder course in the way" in error(run_twice(published.as_uri(), empty, colab))
     assert [path.name for path in (empty / "course").iterdir()] == ["homework.txt"]
 
 

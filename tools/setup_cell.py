@@ -15,7 +15,7 @@ if not found and find_spec("google") and find_spec("google.colab"):
     if "OWNER/REPOSITORY" in COURSE:
         raise RuntimeError("This copy has no address to fetch: stamp it (README.md), or upload the folder course here.")
     if os.system(f"git clone --depth 1 {{COURSE}} course"):
-        raise RuntimeError(f"{{COURSE}} was not fetched: check the network, or delete a folder course that is in the way.")
+        raise RuntimeError(f"{{COURSE}} was not fetched: is there a network, or a folder course in the way?")
 elif not found and not find_spec("helpers"):
     raise RuntimeError("The folder helpers was not found: keep this notebook inside the course's folder.")
 sys.path.insert(0, [*found, str(places[-1])][0])  # the nearest; in Colab, the one just fetched
