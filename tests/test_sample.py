@@ -27,14 +27,14 @@ def load(name, file):
 
 
 # Under this name only imports within the package, relative to it, can work.
-drawing = load("drawing_under_another_name", SAMPLE / "drawing" / "__init__.py")
+drawing = load("drawing_under_another_name", SAMPLE.parent / "drawing" / "__init__.py")
 
 
 @pytest.fixture
 def scripts(monkeypatch):
     """Loads a script of the sample with its folder on the path, where Python puts it for a script."""
-    monkeypatch.syspath_prepend(SAMPLE)
-    return lambda name: load(f"sample_{name}", SAMPLE / f"{name}.py")
+    monkeypatch.syspath_prepend(SAMPLE.parent)
+    return lambda name: load(f"sample_{name}", SAMPLE.parent / f"{name}.py")
 
 
 def pixels(image):

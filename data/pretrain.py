@@ -1,6 +1,6 @@
 """Pretrain the slim VGG16 on drawn animals that are neither cats nor dogs, and save it with and without batch norm.
 
-    python data/sample/pretrain.py        writes vgg16_slim.safetensors and vgg16_bn_slim.safetensors beside this file
+    python data/pretrain.py        writes vgg16_slim.safetensors and vgg16_bn_slim.safetensors into data/sample
 
 The network learns with batch normalisation. The plain VGG16 is the same function: each batch norm is folded into the
 convolution before it. The images are drawn into memory and forgotten.
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader, Dataset
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent / "sample"
 sys.path.insert(0, str(FOLDER.parent.parent))  # where helpers is: the script runs from any folder
 
 from drawing import PRETRAINING, SIZE, draw_animal  # noqa: E402

@@ -1,7 +1,7 @@
 """Draw the embedded sample again: the images of cats and dogs in train, val and test, and data/animals.jpg.
 
-python data/sample/draw.py                    all of it, in place
-python data/sample/draw.py --overview FILE    only the overview: every animal once, and the first ones in each style
+python data/draw.py                    all of it, in place
+python data/draw.py --overview FILE    only the overview: every animal once, and the first ones in each style
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 from drawing import PRETRAINING, SIZE, STYLES, draw_animal, restyle
 from PIL import Image
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent / "sample"
 SEED = 2014  # the year of the VGG paper
 JPEG_QUALITY = 88
 SPLITS = {"train": 200, "val": 50, "test": 150}  # images per class
