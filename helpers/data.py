@@ -264,18 +264,23 @@ def is_output(folder: Path) -> bool:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The visible files in a class folder, at any depth, by name; links to folders are followed, each folder once."""
-    found, entered = [], set()
+    """The visible files in a class folder, at any depth, in order; links to folders are followed, each folder once."""
+    found, entered = [], {identity(above) for above in {*folder.absolute().parents, *folder.resolve().parents}}
     for place, folders, names in os.walk(folder, followlinks=True, onerror=stop_reading):
-        here = os.stat(place)
-        if (here.st_dev, here.st_ino) in entered:  # a link to a folder above, perhaps: without end
+        if identity(place) in entered:  # a link to a folder above, perhaps: without end, and full of other classes
             folders.clear()
             continue
-        entered.add((here.st_dev, here.st_ino))
+        entered.add(identity(place))
         folders[:] = [name for name in folders if not is_hidden(name)]  # the others are not entered
         ours = {"comparison.png"} if "comparison.json" in names else set()  # a figure of the course's, no example
         found += [Path(place, name) for name in names if not is_hidden(name) and name not in ours]
     return sorted(found, key=in_order)
+
+
+def identity(folder: str | Path) -> tuple[int, int]:
+    """What is equal only for one and the same folder, whatever path leads there."""
+    about = os.stat(folder)
+    return about.st_dev, about.st_ino
 
 
 def stop_reading(error: OSError) -> None:
