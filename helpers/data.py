@@ -707,7 +707,8 @@ def make_loaders(
 
     Batches are float32 (batch, 3, size, size) and int64 (batch,). Only train is shuffled and augmented; `fit` seeds it.
     `batch_size` is 32 by default, or 16 for fewer than 1,000 images: an epoch of large batches has too few steps.
-    `passes`: how often an epoch shows each training image. `workers`: processes that decode, by default as `default_workers` says.
+    `passes`: how often an epoch shows each training image.
+    `workers`: processes that decode, by default as `default_workers` says.
     """
     batch_size = batch_size or (16 if len(splits.train) < 1000 else 32)
     plain, random = EvalTransform(size), train_transform(size) if augment else EvalTransform(size)
