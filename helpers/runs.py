@@ -22,6 +22,7 @@ from .models import (
     SmallCNN,
     build,
     count_parameters,
+    fingerprint,
     freeze_base_layers,
     load_backbone,
     load_weights,
@@ -72,7 +73,7 @@ def train_scratch(splits: Splits, setting: Setting, *, seed: int = 0, folder: Pa
     if folder:
         clear(folder)
     options = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE, "precision": setting.precision, "report": report}
-    loaders = make_loaders(splits, setting.scratch_size)
+    loaders = make_loaders(splits, setting.scratch_size, passes=setting.scratch_passes)
     return train(model, about_scratch(splits, setting, seed=seed), loaders, options, folder=folder)
 
 
@@ -211,7 +212,8 @@ def save_run(run: Run, folder: Path) -> None:
     """Write the run into `folder` as one file: weights, what it is about, history and summary."""
     check_writable(folder)
     state = {key: value.cpu().contiguous() for key, value in run.model.state_dict().items()}
-    about = {"about": run.about, "history": asdict(run.history), "summary": run.summary, "environment": environment()}
+    about = {"about": run.about, "history": asdict(run.history), "summary": run.summary}
+    about |= {"environment": environment(), "fingerprint": fingerprint(run.model)}
     write_whole(folder / RUN_FILE, save(state, metadata={"run": json.dumps(about)}))
 
 
@@ -234,6 +236,7 @@ def load_run(folder: Path, splits: Splits | None = None) -> Run:
 def read_run(folder: Path) -> Run:
     """The run in a folder, finished or stopped; raises BadArgument if there is none of this version of the course."""
     file = run_file(folder)
+    refused = BadArgument(f"{file} is damaged, or was not written by this version of the course. Train it again.")
     try:
         with safe_open(file, "pt") as opened:
             saved, names = json.loads(opened.metadata()["run"]), opened.keys()
@@ -241,10 +244,11 @@ def read_run(folder: Path) -> Run:
             state = {name: opened.get_tensor(name).clone() for name in names}
         about, history, summary = saved["about"], History(**saved["history"]), saved["summary"]
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise BadArgument(
-            f"{file} is damaged, or was not written by this version of the course. Train it again."
-        ) from error
-    return Run(load_weights(partial(empty_model, about, state), state, file), about, history, summary=summary)
+        raise refused from error
+    model = load_weights(partial(empty_model, about, state), state, file)
+    if fingerprint(model) != saved.get("fingerprint"):
+        raise refused
+    return Run(model, about, history, summary=summary)
 
 
 def run_file(folder: Path) -> Path:
