@@ -977,14 +977,6 @@ def test_training_images_are_cropped_and_keep_at_least_half():
         assert len({*seen}) >= 3
 
 
-def test_training_images_come_in_other_light():
-    """A grey image has its brightness changed, and is not always dark nor always bright."""
-    means = augmented(Image.new("RGB", (40, 40), (124, 116, 104)))[:, 0].mean((1, 2))
-    assert means.min() < -0.1
-    assert means.max() > 0.1
-    assert means.abs().max() < 1
-
-
 def test_augmentation_starts_from_the_whole_image():
     image = Image.new("RGB", (90, 30), "blue")
     image.paste("red", (0, 0, 15, 30))
@@ -1047,9 +1039,18 @@ def test_validation_and_test_come_in_order_and_are_never_augmented(splits):
 
 def test_training_is_augmented_unless_it_is_said_otherwise(splits):
     train = data.make_loaders(splits, 32)[0].dataset
-    assert len({tensor_bytes(train[0][0]) for _ in range(10)}) == 10
+    assert len({tensor_bytes(train[0][0]) for _ in range(10)}) > 5  # small images have few crops
     plain = data.make_loaders(splits, 32, augment=False)[0].dataset
     assert len({tensor_bytes(plain[0][0]) for _ in range(10)}) == 1
+
+
+def test_an_epoch_of_four_passes_shows_every_training_image_four_times(splits):
+    few = replace(splits, train=[(path, i) for i, (path, _) in enumerate(splits.train)])  # a label tells the image
+    train, validation, _ = data.make_loaders(few, 32, passes=4)
+    seen = torch.cat([labels for _, labels in train]).tolist()
+    assert sorted(seen) == sorted(4 * [*range(len(few.train))])
+    assert len(train) == -(-4 * len(few.train) // 16)
+    assert len(validation.sampler) == len(few.validation)
 
 
 def test_loaders_carry_what_is_known_about_the_files(splits):
