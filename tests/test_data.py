@@ -25,7 +25,7 @@ import numpy
 import pytest
 import torch
 import torchvision
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps
 from torch.utils.data import RandomSampler, SequentialSampler
 from torchvision import transforms as v1
 
@@ -362,11 +362,12 @@ def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs links in the file system")
 def test_no_file_is_dropped_without_a_word(tmp_path):
+    data.register_formats()
     folder = class_folders(tmp_path / "pets", disc=8, _other=8)
     for seed, name in enumerate(["browser.jfif", "old.jpe", "000123", "photo.jpg_large", "UPPER.JPG"]):
         (folder / "disc" / name).write_bytes(encoded(noise(50 + seed), "JPEG"))
     loaded = 16 + 5
-    if features.check("avif"):
+    if "AVIF" in Image.SAVE:
         (folder / "disc" / "new.avif").write_bytes(encoded(noise(60), "AVIF"))
         loaded += 1
     class_folders(tmp_path, store=4)
@@ -421,6 +422,15 @@ def test_folders_that_cannot_be_used_are_explained(tmp_path, counts, message):
         read(class_folders(tmp_path, **counts))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("place", "text"), [(".", "."), ("a", ".."), ("a", "../"), (".", "../pets/")])
+def test_a_folder_is_found_from_where_one_works(tmp_path, monkeypatch, place, text):
+    """From inside of one of its classes too."""
+    class_folders(tmp_path / "pets", a=5, b=5)
+    monkeypatch.chdir(tmp_path / "pets" / place)
+    splits = read(text)
+    assert (splits.name, splits.classes, sum(sizes(splits))) == ("pets", ["a", "b"], 10)
 
 
 def test_three_images_of_a_class_are_enough(tmp_path):
@@ -493,7 +503,7 @@ def test_a_folder_that_cannot_be_listed_stops_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pipes and links in the file system")
-@pytest.mark.parametrize(("kind", "message"), [("pipe", "is no file"), ("link", "no file .*leads nowhere")])
+@pytest.mark.parametrize(("kind", "message"), [("pipe", "is a pipe or a device"), ("link", "no file .*leads nowhere")])
 def test_pipes_and_broken_links_stop_the_run_and_nobody_waits(tmp_path, kind, message):
     class_folders(tmp_path, a=5, b=5)
     if kind == "pipe":
@@ -503,6 +513,16 @@ def test_pipes_and_broken_links_stop_the_run_and_nobody_waits(tmp_path, kind, me
     with ended_wait(tmp_path / "a" / "x.jpg"), pytest.raises(CourseError, match=message) as error:
         read(tmp_path)
     assert str(tmp_path / "a" / "x.jpg") in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links in the file system")
+def test_a_class_on_a_drive_that_is_not_there_is_not_forgotten(tmp_path):
+    class_folders(tmp_path, a=5, b=5)
+    (tmp_path / "c").symlink_to(tmp_path / "drive" / "c")
+    with pytest.raises(CourseError, match=re.escape(f"{tmp_path / 'c'} is a link that leads nowhere")):
+        read(tmp_path)
+    (tmp_path / "c").rename(tmp_path / "c.jpg")  # an image beside the classes, which would not be loaded anyway
+    assert [path.name for path in read(tmp_path).left_out] == ["c.jpg"]
 
 
 @contextmanager
@@ -709,6 +729,8 @@ def test_what_cannot_be_decoded_is_named_and_so_is_what_is_not_there(tmp_path):
             data.load_image(tmp_path / name)
     with pytest.raises(CourseError, match=r"There is no file .*missing\.jpg"):
         data.load_image(tmp_path / "missing.jpg")
+    with pytest.raises(CourseError, match=r"is a folder, not the file of an image"):
+        data.load_image(tmp_path)
 
 
 def test_a_film_is_not_read_into_memory(tmp_path, monkeypatch):
