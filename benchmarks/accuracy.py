@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
-from helpers import features
+from helpers import transfer
 from helpers.data import load_splits
 from helpers.plots import learning_curves
 from helpers.runs import compare, comparison, write_json
@@ -37,7 +37,7 @@ def measure(options: argparse.Namespace) -> None:
         splits = load_splits(setting, seed=seed)
         print(f"seed {seed}")
         with TemporaryDirectory() as empty:  # so that each seed pays for its features
-            features.FEATURES = Path(empty)
+            transfer.FEATURES = Path(empty)
             runs = compare(splits, setting, seed=seed)
         comparisons.append(comparison(runs, splits, seed=seed))
         if seed == options.seeds[0]:
@@ -54,8 +54,8 @@ def draw(runs: dict, file: Path) -> None:
 def table() -> str:
     """All JSON files of this benchmark as Markdown: a row for each model."""
     header = (
-        "| images | model | seeds | test accuracy ± deviation (lowest to highest) | log loss | trained parameters "
-        "| epochs | training time, median |"
+        "| images | model | seeds | test accuracy ± standard deviation (lowest to highest) | log loss "
+        "| trained parameters | epochs | training time, median |"
     )
     return results_table("accuracy_*.json", header, row, ("scratch", "transfer"), weights)
 

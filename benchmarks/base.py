@@ -3,14 +3,14 @@
 python -m benchmarks.base                   on the best device there is
 python -m benchmarks.base --table           only write the table anew from the JSON files
 
-The limit is the rate of a product of two square matrices in the same precision, in 8 bits without the rounding. The
-rate of the base counts its multiplications and additions, two for each multiply-add of `helpers.costs`, on images of
-224 pixels a side. The two are measured in turns; the best of each is what the device can do when nothing else disturbs
-it.
+The limit is the rate of a product of two square matrices in the same precision. The rate of the base counts its
+multiplications and additions, two for each multiply-add of `helpers.costs`, on images of 224 pixels a side. The two are
+measured in turns; the best of each is what the device can do when nothing else disturbs it.
 """
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable
 from datetime import date
@@ -18,15 +18,13 @@ from functools import partial
 from statistics import median
 
 import torch
-from torch import nn
 
 from helpers.costs import layer_costs
-from helpers.features import forward
 from helpers.models import VGG16, split_model
-from helpers.precision import choose_precision, to_device
-from helpers.quantization import Int8Conv2d, in_steps, int8_is_exact, quantize
 from helpers.runs import write_json
-from helpers.settings import best_device, environment
+from helpers.settings import best_device, choose_precision, environment
+from helpers.training import to_device
+from helpers.transfer import forward
 
 from .pages import RESULTS, note, write_table
 
@@ -44,7 +42,7 @@ def main() -> None:
 
 
 def measure(device: torch.device) -> None:
-    """float32, the fast precision, and 8 bits on a CPU that has them, as one JSON file named after the device."""
+    """float32 and the fast precision, as one JSON file named after the device."""
     batch = 256 if device.type == "cuda" else 32
     base, _ = split_model(VGG16())
     base.to(device, memory_format=torch.channels_last).eval()
@@ -53,40 +51,20 @@ def measure(device: torch.device) -> None:
     operations = 2 * sum(cost.multiply_adds for cost in layer_costs(base))
     content = {"date": date.today().isoformat(), "environment": environment(), "batch": batch}
     content |= {"operations_per_image": operations, "precisions": {}}
-    for dtype in dtypes(device):
-        network = quantize(base) if dtype == torch.int8 else base
-        precision = "float32" if dtype == torch.float32 else "fast"
-        matrix_products = {side: matrix_product(side, dtype, device) for side in SIDES}
-        work = partial(forward, network, images, views=("plain",), precision=precision, device=device)
+    for precision in dict.fromkeys(["float32", choose_precision(device)]):
+        matrices = {side: torch.ones(side, side, device=device, dtype=getattr(torch, precision)) for side in SIDES}
+        matrix_products = {side: partial(torch.mm, matrix, matrix) for side, matrix in matrices.items()}
+        work = partial(forward, base, images, views=("plain",), precision=precision, device=device)
         products, bases = [], []
         for _ in range(ROUNDS):
             products += [2 * side**3 / seconds(product, device) for side, product in matrix_products.items()]
             bases.append(batch * operations / seconds(work, device))
         rates = {"matrix_product": max(products), "base": max(bases), "base_median": median(bases)}
-        content["precisions"][str(dtype).removeprefix("torch.")] = rates
-        print(dtype, rates, flush=True)
+        content["precisions"][precision] = rates
+        print(precision, rates, flush=True)
     where = content["environment"]
     name = where["cpu"] if device.type == "cpu" else where["device"]
-    write_json(RESULTS / f"base_{'_'.join(name.split())}.json", content)
-
-
-def matrix_product(side: int, dtype: torch.dtype, device: torch.device) -> Callable:
-    """The product of two square matrices; in 8 bits as a convolution with a kernel of one pixel, which is one."""
-    matrix = torch.ones(side, side, device=device)
-    if dtype != torch.int8:
-        return partial(torch.mm, matrix.to(dtype), matrix.to(dtype))
-    layer = nn.utils.skip_init(nn.Conv2d, side, side, kernel_size=1, bias=False)
-    layer.weight = nn.Parameter(matrix[:, :, None, None])
-    maps = matrix.reshape(1, side // 32, 32, side).permute(0, 3, 1, 2)  # channels last in memory
-    return torch.inference_mode()(partial(Int8Conv2d(layer, relu=False).convolve, *in_steps(maps)))
-
-
-def dtypes(device: torch.device) -> list[torch.dtype]:
-    """What is measured on a device."""
-    found = [torch.float32, choose_precision(device, "fast") or torch.float32]
-    if device.type == "cpu" and int8_is_exact():
-        found.append(torch.int8)
-    return list(dict.fromkeys(found))
+    write_json(RESULTS / f"base_{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}.json", content)
 
 
 def seconds(work: Callable, device: torch.device) -> float:

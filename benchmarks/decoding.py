@@ -18,20 +18,18 @@ from pathlib import Path
 
 import PIL
 import torch
-from helpers.images import cores
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets.folder import default_loader
 from torchvision.io import ImageReadMode, decode_image, decode_jpeg, read_file
 
-from helpers.data import IMAGENET_MEAN, IMAGENET_STD, ImageDataset, eval_transform, load_splits
-from helpers.features import forward
+from helpers.data import IMAGENET_MEAN, IMAGENET_STD, ImageDataset, cores, eval_transform, load_splits
 from helpers.models import freeze_base_layers, load_backbone, replace_head, split_model
-from helpers.quantization import one_thread
-from helpers.runs import TRANSFER_RECIPES, write_json
+from helpers.runs import write_json
 from helpers.settings import Setting, best_device, choose_setting, environment
 from helpers.training import evaluate, fit
+from helpers.transfer import TRANSFER_RECIPES, forward
 
 from .pages import RESULTS, accuracy_cell, write_table
 from .speed import make_mosaics, speed_cells, take_turns
@@ -150,10 +148,12 @@ def measure_speed(files: list[Path], *, rounds: int) -> dict:
 
 def go_through(way: Callable, images: list, workers: int) -> None:
     """Make every batch, one after the other; torch computes in one thread."""
-    with one_thread():
-        assert sum(len(labels) for _, labels in way(images, workers)) == len(images)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert sum(len(labels) for _, labels in way(images, workers)) == len(images)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    torch.set_num_threads(threads)
 
 
 # ------------------------------------------------------------------------------------- accuracy
@@ -195,6 +195,8 @@ def test_accuracy(features: dict[Path, Tensor], setting: Setting, *, seed: int) 
     train, validation, test = (head_loader(part, features) for part in (splits.train, splits.validation, splits.test))
     recipe = TRANSFER_RECIPES[setting.backbone]
     options = {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate, "precision": "float32"}
+    rows = train.dataset.tensors[0].double()
+    head[0].learn(rows.mean(0), rows.var(0, correction=0))
     fit(head, train, validation, **options, seed=seed, report=lambda line: None)
     return evaluate(head, test, precision="float32").accuracy
 
@@ -202,7 +204,7 @@ def test_accuracy(features: dict[Path, Tensor], setting: Setting, *, seed: int) 
 def head_loader(images: list, features: dict[Path, Tensor]) -> DataLoader:
     """Shuffled batches of (features, labels)."""
     rows, labels = torch.stack([features[path] for path, _ in images]), torch.tensor([label for _, label in images])
-    return DataLoader(TensorDataset(rows, labels), 64, shuffle=True, generator=torch.Generator())
+    return DataLoader(TensorDataset(rows, labels), 64, shuffle=True)
 
 
 # ---------------------------------------------------------------------------------------- table

@@ -2,7 +2,7 @@
 
 python -m benchmarks.fine_tuning --data sample --seeds 0 1 2
 python -m benchmarks.fine_tuning --data photos --backbone squeezenet1_1 --weights FILE --seeds 0 1 2
-    --epochs 8 --blocks 4 --average 0.995 --keep last
+    --epochs 8 --blocks 4 --average 0.995
 python -m benchmarks.fine_tuning --table        only write the table anew from the JSON files
 """
 
@@ -14,9 +14,10 @@ from statistics import mean
 
 from helpers.data import Splits, load_splits, make_loaders
 from helpers.models import blocks, count_parameters, freeze_batch_norm, unfreeze
-from helpers.runs import PLAIN, TRANSFER_RECIPES, Run, train_transfer, write_json
+from helpers.runs import Run, train_transfer, write_json
 from helpers.settings import Setting, choose_setting, environment
-from helpers.training import KEEP, evaluate, fit, learning_rates_by_block
+from helpers.training import evaluate, fit, learning_rates_by_block
+from helpers.transfer import PLAIN, TRANSFER_RECIPES
 
 from .pages import RESULTS, accuracy_cell, images_cell, parser_of_settings, results_table, write_table
 
@@ -48,8 +49,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, help="how many of the last blocks to unfreeze (default: all)")
     parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of the head")
     parser.add_argument("--factor", type=float, default=0.5, help="from each part to the one before it")
-    parser.add_argument("--average", type=float, help="keep a moving average of the weights, as in `fit`")
-    parser.add_argument("--keep", default="best", choices=KEEP, help="the epoch with the lowest loss, or the last")
+    parser.add_argument("--average", type=float, help="keep a moving average of the last epoch's weights, as in `fit`")
     return parser.parse_args()
 
 
@@ -60,7 +60,6 @@ def measure_seed(splits: Splits, setting: Setting, options: argparse.Namespace, 
     last_blocks = len(blocks(run.model)) if options.blocks is None else options.blocks
     tuned = fine_tune(run, splits, options, last_blocks=last_blocks, seed=seed)
     about = {"blocks": last_blocks, "head_rate": options.rate, "factor": options.factor, "average": options.average}
-    about |= {"keep": options.keep}
     return {
         "data": {"name": splits.name, "classes": splits.classes, **splits.sizes},
         "frozen_head": run.summary,
@@ -75,8 +74,8 @@ def fine_tune(run: Run, splits: Splits, options: argparse.Namespace, *, last_blo
     """Unfreeze the last blocks, hold batch norm still, train at a rate for each block, and test once."""
     model = freeze_batch_norm(unfreeze(run.model, last_blocks))
     rates = learning_rates_by_block(model, head=options.rate, factor=options.factor)
-    train_loader, validation_loader, test_loader = make_loaders(splits, run.about["image_size"], seed=seed)
-    epochs = {"epochs": options.epochs, "average": options.average, "keep": options.keep}
+    train_loader, validation_loader, test_loader = make_loaders(splits, run.about["image_size"])
+    epochs = {"epochs": options.epochs, "average": options.average}
     history = fit(model, train_loader, validation_loader, **epochs, learning_rate=rates, seed=seed)
     test = evaluate(model, test_loader)
     print(f"fine-tuned: {test}")
@@ -104,7 +103,7 @@ def row(runs: list[dict], stage: str) -> str:
     results, recipe = [run[stage] for run in runs], runs[0]["recipe"]
     seconds = sorted(result["train_seconds"] for result in results)
     unfrozen = f" ({recipe['blocks']} blocks, head {recipe['head_rate']:g}, factor {recipe['factor']:g}"
-    unfrozen += f", average {recipe['average']:g}, {recipe['keep']} epoch)" if recipe.get("average") else ")"
+    unfrozen += f", average {recipe['average']:g}, last epoch)" if recipe.get("average") else ")"
     return (
         f"| {images_cell(runs[0]['data'])} | {runs[0]['frozen_head']['backbone']} "
         f"| {STAGES[stage]}{unfrozen if stage == 'fine_tuned' else ''} "

@@ -12,10 +12,8 @@ head with the first seed. The other seeds find most features there: only the spl
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
@@ -23,19 +21,17 @@ from unittest.mock import patch
 
 from torchvision.transforms import v2
 
-from helpers import data, features
-from helpers.data import Splits, load_splits, make_loaders
-from helpers.features import extract_features, feature_loader
+from helpers import transfer
+from helpers.data import EvalTransform, ImageDataset, Splits, load_splits
 from helpers.models import split_model
-from helpers.quantization import int8_is_exact
-from helpers.runs import ALL, MIRRORED, PLAIN, TRANSFER_RECIPES, Run, TransferRecipe, train_transfer, write_json
-from helpers.settings import Setting, best_device, choose_setting, environment
+from helpers.runs import Run, train_transfer, write_json
+from helpers.settings import Setting, choose_setting, environment
 from helpers.training import evaluate
+from helpers.transfer import ALL, MIRRORED, PLAIN, TRANSFER_RECIPES, TransferRecipe, extract_features, feature_loader
 
 from .pages import RESULTS, note, parser_of_settings, write_table
 
 MIDDLE = "linear head, all views, only the middle"
-IN_8_BITS = "the course's choice, the base in 8 bits"
 CHOSEN = " (the course's choice)"
 
 
@@ -56,8 +52,6 @@ def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
     found[MIDDLE] = (all_views, size, "fast")
     found["linear head, all views, 7/8 of the size"] = (all_views, size * 7 // 8, "fast")
     found["the course's choice, exact in float32"] = (chosen, size, "float32")
-    if best_device().type == "cpu" and int8_is_exact():
-        found[IN_8_BITS] = (chosen, size, "fast")
     return found
 
 
@@ -92,34 +86,31 @@ def measure_seed(setting: Setting, seed: int, stores: Path, only: list[int] | No
     for number, (name, (recipe, size, precision)) in enumerate(recipes(setting).items()):
         if only and number not in only:
             continue
-        own, options = replace(setting, transfer_size=size), {"recipe": recipe, "precision": precision, "seed": seed}
-        features.FEATURES = stores / str(number)
-        pays = partial(is_int8, name)  # no precision changes from seed to seed, nor because the machine was busy
-        with patch.object(data, "eval_transform", transform_of(name)), patch.object(features, "int8_pays", pays):
-            run = train_transfer(splits, own, **options, report=lambda line: None)
+        own = replace(setting, transfer_size=size, precision=precision)
+        transfer.FEATURES = stores / str(number)
+        with patch.object(transfer, "EvalTransform", Middle if name == MIDDLE else EvalTransform):
+            run = train_transfer(splits, own, recipe=recipe, seed=seed, report=lambda line: None)
             results[name] = result(run, splits, recipe, precision)
         print(seed, name, results[name], flush=True)
     about = {"data": {"name": splits.name, **splits.sizes}, "backbone": setting.backbone, "seed": seed}
     return {**about, "environment": environment(), "recipes": results}
 
 
-def transform_of(name: str) -> Callable[[int], v2.Transform]:
-    """How images are made square: squeezed as in the course, or, for comparison, the middle cut out."""
-    if name != MIDDLE:
-        return data.eval_transform
-    return lambda size: v2.Compose([v2.ToImage(), v2.Resize(size), v2.CenterCrop(size), *data.to_normalized()])
+class Middle(EvalTransform):
+    """For comparison: the middle of the image is cut out, where the course squeezes the whole of it."""
 
-
-def is_int8(name: str, *_) -> bool:
-    """Whether a recipe's base computes in 8 bits; the course itself would measure whether that pays."""
-    return name == IN_8_BITS
+    def __init__(self, size: int):
+        super().__init__(size)
+        self.transforms[1] = v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
+        self.key += ("middle",)
 
 
 def result(run: Run, splits: Splits, recipe: TransferRecipe, precision: str) -> dict:
     """What one seed of a recipe gave."""
     base, head = split_model(run.model)
-    _, loader, _ = make_loaders(splits, run.about["image_size"], augment=False)
-    stored = extract_features(base, loader, views=recipe.test_views, precision=precision)
+    size = run.about["image_size"]
+    dataset = ImageDataset(splits.validation, transfer.EvalTransform(size), size=size, digests=splits.digests)
+    stored = extract_features(base, dataset, views=recipe.test_views, precision=precision)
     validation = evaluate(head, feature_loader(stored), precision=precision).mean_over(stored.views)
     return {
         "validation_accuracy": validation.accuracy,

@@ -17,6 +17,7 @@ from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 
 from .data import (
+    Unreadable,
     class_folders,
     digest_of,
     find_splits,
@@ -35,6 +36,7 @@ from .settings import BadArgument, CourseError, first_line, format_table, printa
 
 # Every kind of finding, and what loading does with such a file.
 KINDS = {
+    "no access": "loading stops",
     "unreadable": "left out",
     "enormous": "slow",
     "tiny": "enlarged",
@@ -51,6 +53,9 @@ KINDS = {
     "stray file": "ignored",
     "hidden folder": "ignored",
 }
+READERS = {  # what some files need: the format, and who reads it
+    ".heic": ("HEIF", "pillow-heif"), ".heif": ("HEIF", "pillow-heif"), ".avif": ("AVIF", "a newer Pillow"),
+}  # fmt: skip
 DARK = 40  # of 255: often 12 bits of a camera or a scanner in a file of 16
 TINY = 32  # pixels; five halvings, as in VGG16, leave nothing of a shorter side
 SIDE = 16  # pixels of the thumbnails that are compared
@@ -194,14 +199,17 @@ class Look:
 
 def look_at(path: Path) -> Look:
     """Read and decode an image once, small, and note what is odd about it."""
+    content = b""
     try:
         content = read(path)
         with open_image(content, path) as image:
             oddities, jfif = list(find_oddities(image, path.suffix.lower())), "jfif" in image.info
             upright = finish_decoding(image, at_least=2 * SIDE)
-    except CourseError as error:
+    except Unreadable as error:
         kind = "unreadable" if has_image_name(path) else "stray file"
-        return Look(path, [Finding(kind, path, why_unreadable(path, error.__cause__ or error))])
+        return Look(path, [Finding(kind, path, why_unreadable(path, content, error.__cause__ or error))])
+    except CourseError as error:
+        return Look(path, [Finding("no access", path, why_no_access(error.__cause__ or error))])
     brightest = max(high for _, high in upright.getextrema())
     if brightest < DARK:
         oddities.append(("dark", f"its brightest value is {brightest} of 255"))
@@ -219,9 +227,9 @@ def find_oddities(image: Image.Image, suffix: str) -> Iterator[tuple[str, str]]:
     if min(width, height) < TINY:
         yield "tiny", f"{width} × {height} pixels"
     # MPO: several JPEGs in one file, of which the first is used.
-    content = "JPEG" if image.format == "MPO" else image.format
-    if content != Image.registered_extensions().get(suffix):
-        yield "wrong extension", f"holds a {content} image"
+    contents = ("JPEG", "MPO") if image.format == "MPO" else (image.format,)
+    if Image.registered_extensions().get(suffix) not in contents:
+        yield "wrong extension", f"holds a {contents[0]} image"
     if colours(image) != "RGB":
         yield "converted", colours(image)
     if orientation(image) in range(2, 9):
@@ -237,19 +245,25 @@ def colours(image: Image.Image) -> str:
     return {"1": "black and white", "L": "grey", "P": "palette"}.get(image.mode, image.mode)
 
 
-def why_unreadable(path: Path, error: BaseException) -> str:
-    """What is wrong with a file that can't be read or decoded, in a few words."""
+def why_unreadable(path: Path, content: bytes, error: BaseException) -> str:
+    """What is wrong with the content of a file, in a few words."""
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
-    if not path.is_file():
-        return "not a file"
-    if isinstance(error, PermissionError):
-        return "may not be opened"
-    if path.stat().st_size == 0:
+    if isinstance(error, Unreadable):
+        return "larger than a gigabyte"
+    if not content:
         return "empty"
     if isinstance(error, UnidentifiedImageError):
-        return "needs pillow-heif" if path.suffix.lower() in (".heic", ".heif") else "not an image"
+        format_, reader = READERS.get(path.suffix.lower(), (None, None))
+        return f"needs {reader}" if format_ and format_ not in Image.OPEN else "not an image"
     return f"cut short or damaged ({first_line(error)})"
+
+
+def why_no_access(error: BaseException) -> str:
+    """Why a file could not be read at all, in a few words."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return getattr(error, "strerror", None) or "not a file"
 
 
 # --------------------------------------------------------------------------------------- copies

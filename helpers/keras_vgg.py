@@ -1,4 +1,4 @@
-"""VGG16 as a Keras model of any width, and our weights carried into it. The only room that needs Keras."""
+"""VGG16 as a Keras model of any width, and our weights in it. The only module that needs Keras."""
 
 import math
 
@@ -14,16 +14,16 @@ from .training import Evaluation, History
 
 
 def check_choice(setting: Setting, classes: list[str]) -> None:
-    """Raise BadArgument if the Keras lesson can't do its work: another network than VGG16, or not two classes."""
+    """Raise BadArgument if the Keras lesson can't run: another network than VGG16, or not two classes."""
     if setting.backbone != "vgg16":
         raise BadArgument(
-            f"keras.applications has no twin of {setting.backbone}; this lesson is about VGG16. Unset COURSE_BACKBONE "
-            "and COURSE_WEIGHTS and start Jupyter again."
+            f"keras.applications has no {setting.backbone}; this lesson is about VGG16. Unset COURSE_BACKBONE and "
+            "COURSE_WEIGHTS and start Jupyter again."
         )
     if len(classes) != 2:
         raise BadArgument(
-            f"This lesson tells two classes apart, and these images have {len(classes)} ({', '.join(classes)}). "
-            "Choose a folder with two; question 3 of the lesson says what more classes need."
+            f"This lesson needs two classes, and these images have {len(classes)} ({', '.join(classes)}). "
+            "Choose a folder with two; question 3 of the lesson says how to train with more."
         )
 
 
@@ -31,20 +31,19 @@ def check_choice(setting: Setting, classes: list[str]) -> None:
 
 
 def vgg16_base(input_shape: tuple[int, int, int], *, width: float = 1.0) -> keras.Model:
-    """keras.applications.VGG16(include_top=False, weights=None), its channels times `width`.
+    """The network and the layer names of keras.applications.VGG16(include_top=False), with `width` times its channels.
 
-    The layers have the same names. `input_shape`: (rows, columns, 3).
-    Output: (batch, rows / 32, columns / 32, 512 · width).
+    `input_shape`: (rows, columns, 3). Output: (batch, rows / 32, columns / 32, 512 · width).
     """
     maps = inputs = keras.Input(input_shape)
     block, convolution = 1, 1
-    for item in VGG16_LAYERS:
-        if item == "M":
+    for channels in VGG16_LAYERS:
+        if channels == "M":
             maps = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(maps)
             block, convolution = block + 1, 1
         else:
             options = {"padding": "same", "activation": "relu", "name": f"block{block}_conv{convolution}"}
-            maps = keras.layers.Conv2D(round(item * width), 3, **options)(maps)
+            maps = keras.layers.Conv2D(round(channels * width), 3, **options)(maps)
             convolution += 1
     return keras.Model(inputs, maps, name="vgg16")
 
@@ -53,18 +52,18 @@ def vgg16_base(input_shape: tuple[int, int, int], *, width: float = 1.0) -> kera
 
 
 def carry_weights(torch_vgg16: VGG16, keras_vgg16: keras.Model) -> keras.Model:
-    """Copy the weights of our VGG16, or torchvision's, into a Keras VGG16, with or without its top.
+    """Copy the weights of our VGG16, or torchvision's, into a Keras VGG16 with or without its classifier.
 
-    Raises BadArgument, and copies nothing, if the two are not the same network.
+    Raises BadArgument, and copies nothing, if the two are different networks.
     """
     if any(isinstance(layer, BATCH_NORM) for layer in torch_vgg16.modules()):
         raise BadArgument("Keras's VGG16 has no batch normalisation. Use the backbone vgg16.")
     layers = [layer for layer in keras_vgg16.layers if layer.weights]
-    weights = keras_weights(torch_vgg16)[: len(layers)]  # without its top, Keras's network ends earlier
+    weights = keras_weights(torch_vgg16)[: len(layers)]  # without the classifier, Keras's network ends earlier
     for layer, (kernel, bias) in zip(layers, weights, strict=True):
         if (layer.kernel.shape, layer.bias.shape) != (kernel.shape, bias.shape):
             raise BadArgument(
-                f"{layer.name} has a kernel of shape {tuple(layer.kernel.shape)}, and the weights to carry have "
+                f"{layer.name} has a kernel of shape {tuple(layer.kernel.shape)}, and its weights in PyTorch have "
                 f"{kernel.shape}. Build both networks with the same width, image size and classes."
             )
     for layer, pair in zip(layers, weights, strict=True):
@@ -73,7 +72,7 @@ def carry_weights(torch_vgg16: VGG16, keras_vgg16: keras.Model) -> keras.Model:
 
 
 def keras_weights(torch_vgg16: VGG16) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
-    """Kernel and bias of every layer of our VGG16, in order, laid out as Keras does."""
+    """Kernel and bias of every layer, in order, in Keras's layout."""
     convolutions = [layer for layer in torch_vgg16.features if isinstance(layer, nn.Conv2d)]
     first, *others = [layer for layer in torch_vgg16.classifier if isinstance(layer, nn.Linear)]
     kernels = [convolution_kernel(layer) for layer in convolutions]
@@ -99,21 +98,18 @@ def first_linear_kernel(layer: nn.Linear, channels: int) -> torch.Tensor:
 
 
 def evaluate_keras(model: keras.Model, loader: DataLoader) -> Evaluation:
-    """As `training.evaluate`, for a Keras model whose one output is the probability of the second class."""
-    second, labels = [], []
-    for images, batch_labels in loader:
-        second.append(torch.from_numpy(model.predict_on_batch(images)))
-        labels.append(batch_labels)
-    second = torch.cat(second)
-    return Evaluation(torch.cat([1 - second, second], dim=1), torch.cat(labels))
+    """What `training.evaluate` does, for a Keras model whose one output is the probability of the second class."""
+    batches = [(torch.from_numpy(model.predict_on_batch(images)), labels) for images, labels in loader]
+    second, labels = map(torch.cat, zip(*batches, strict=True))
+    return Evaluation(torch.cat([1 - second, second], dim=1), labels)
 
 
 def as_history(*parts: keras.callbacks.History) -> History:
-    """What one or more calls of Keras's `fit` report, one after the other, as the history that we plot."""
+    """The epochs of one or more calls of Keras's `fit`, one after the other, as our History."""
     history = History()
     for logs in (part.history for part in parts):
         for epoch in zip(logs["loss"], logs["accuracy"], logs["val_loss"], logs["val_accuracy"], strict=True):
             names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
             history.rows.append({"epoch": len(history.rows) + 1, **dict(zip(names, epoch, strict=True))})
-    history.best_epoch = len(history.rows)  # Keras keeps the last
+    history.best_epoch = len(history.rows)  # Keras keeps the weights of the last epoch
     return history

@@ -1,19 +1,19 @@
 """The networks: build them, load their weights, replace the classifier, freeze and unfreeze."""
 
 import hashlib
-import pickle
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torchvision
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .downloads import fetch, find_archive, tell_if_not_published
-from .settings import BadArgument, CourseError, first_line, format_table
+from .settings import BadArgument, CourseError, first_line, format_table, printable
 
 # Simonyan & Zisserman 2014 (arXiv:1409.1556), table 1, column D: a number is a 3×3 convolution
 # with that many output channels, "M" a 2×2 max pooling that halves height and width.
@@ -117,15 +117,25 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
     """A network with the classifier it was pretrained with.
 
     `weights`: "imagenet" (torchvision's published file), "random", or a `.safetensors` or `.pth` file.
-    A file that holds `features.*` only is enough: the classifier then starts at random.
+    A file without the classifier is enough: that then starts at random.
     Raises BadArgument for an unknown name or a file that does not fit, CourseError if a download fails.
     """
     check_backbone(name)
     if str(weights) == "random":
         return build(name)
-    source = imagenet_file(name) if str(weights) == "imagenet" else Path(weights)
+    source = imagenet_file(name) if str(weights) == "imagenet" else Path(weights).expanduser()
     state = read_weights(source)
     return load_weights(lambda: build(name, **shape_of_network(name, state)), state, source)
+
+
+def pretrained_classes(name: str, weights: str | Path = "imagenet") -> list[str]:
+    """The names that a pretrained network gives to images: from torchvision, or a file's metadata; else none."""
+    if str(weights) == "imagenet":
+        return IMAGENET_WEIGHTS[name].meta["categories"]
+    if Path(weights).suffix != ".safetensors":
+        return []
+    with safe_open(weights, "pt") as file:
+        return json.loads((file.metadata() or {}).get("classes", "[]"))
 
 
 def check_backbone(name: str) -> None:
@@ -162,34 +172,37 @@ def imagenet_file(name: str) -> Path:
 def read_weights(file: Path) -> dict[str, Tensor]:
     """The state dict in a `.safetensors` file, or in a `.pth` or `.pt` file (tensors only, no code is run)."""
     if not file.is_file():
-        raise BadArgument(f"There is no weights file {file}.")
+        raise BadArgument(f"There is no weights file {printable(file.absolute())}.")
     try:
-        if file.suffix == ".safetensors":
-            state = load_file(file)
+        if file.suffix == ".safetensors":  # copied: older versions of safetensors hold the file open, and on Windows
+            state = {key: value.clone() for key, value in load_file(file).items()}  # it could not be replaced then
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes the unpickler stumble anywhere
         raise BadArgument(
-            f"{file} can't be read as a weights file: it is damaged, cut short, or not .safetensors or .pth "
-            f"({first_line(error)}). Fetch it again."
+            f"{printable(file)} can't be read as a weights file: it is damaged, cut short, or holds something else "
+            f"than tensors ({first_line(error)}). Fetch it again, or save the model's state_dict() in it."
         ) from error
     state = unwrap(state)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BadArgument(f"{file} holds no state dict: it should map names of parameters to tensors.")
+        raise BadArgument(f"{printable(file)} holds no state dict: it should map names of parameters to tensors.")
     # Files may be stored in half precision to be small; the network computes in float32.
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def unwrap(content: object) -> dict:
-    """The state dict in what a file holds: out of a checkpoint, without the prefixes of DataParallel and compile."""
+    """The state dict in what a file holds: out of a checkpoint, and without what wrappers put before every name."""
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
         return {}
-    for prefix in ("module.", "_orig_mod.", "module."):  # either may have been put around the other
-        if content and all(str(key).startswith(prefix) for key in content):
-            content = {key.removeprefix(prefix): value for key, value in content.items()}
+    content, prefixes = {str(key): value for key, value in content.items()}, ("module.", "_orig_mod.", "model.")
+    # Of DataParallel, torch.compile and Lightning, perhaps one around another.
+    while prefix := next((p for p in prefixes if content and all(key.startswith(p) for key in content)), None):
+        content = {key.removeprefix(prefix): value for key, value in content.items()}
     return content
 
 
@@ -198,32 +211,31 @@ def shape_of_network(name: str, state: dict[str, Tensor]) -> dict:
     if name.startswith("vgg16"):
         return vgg16_shape(state)
     last = state.get({"squeezenet1_1": "classifier.1.weight", "resnet18": "fc.weight"}[name])
-    return {} if last is None else {"num_classes": len(last)}
+    return {} if last is None or not last.shape else {"num_classes": len(last)}
 
 
 def vgg16_shape(state: dict[str, Tensor]) -> dict:
     """The options of VGG16 that fit these weights: width, image_size and num_classes."""
-    shape = {}
-    if "features.0.weight" in state:
-        shape["width"] = state["features.0.weight"].shape[0] / 64
-    if "classifier.0.weight" in state and "classifier.6.weight" in state:
-        hidden, pooled = state["classifier.0.weight"].shape
-        shape["width"] = hidden / 4096
-        shape["image_size"] = 32 * round((pooled / (512 * shape["width"])) ** 0.5)
-        shape["num_classes"] = state["classifier.6.weight"].shape[0]
+    names = ("features.0.weight", "classifier.0.weight", "classifier.6.weight")
+    filters, hidden, last = (tuple(state[name].shape) if name in state else () for name in names)
+    shape = {"width": filters[0] / 64} if filters else {}
+    if len(hidden) == len(last) == 2:
+        width = hidden[0] / 4096
+        side = round((hidden[1] / (512 * width)) ** 0.5)
+        shape = {"width": width, "image_size": 32 * side, "num_classes": last[0]}
     return shape
 
 
 def load_weights(make: Callable[[], nn.Module], state: dict[str, Tensor], source: object) -> nn.Module:
-    """The network that `make` builds, with these weights; all of them must fit, or all of its `features.*`.
+    """The network that `make` builds, with these weights; all must fit, but for a classifier that is not there.
 
     What the file brings is not drawn at random first. Raises BadArgument, naming what differs, if it does not fit.
     """
     with torch.device("meta"):  # shapes only
         model = make()
-    expected, features_only = model.state_dict(), all(key.startswith("features.") for key in state)
-    if features_only:
-        expected = {key: value for key, value in expected.items() if key.startswith("features.")}
+    expected, whole = model.state_dict(), any(is_of_classifier(key) for key in state)
+    if not whole:
+        expected = {key: value for key, value in expected.items() if not is_of_classifier(key)}
     # Batch normalisation counts its batches in a number that old files lack and nothing here uses.
     counters = {key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")}
     state = counters | state
@@ -234,10 +246,15 @@ def load_weights(make: Callable[[], nn.Module], state: dict[str, Tensor], source
             f"The weights in {source} are for another network: {len(differing)} tensors differ, first "
             f"{'; '.join(shown)}. Name the backbone they belong to."
         )
-    if features_only:
+    if not whole:
         model = make()  # its classifier starts at random
-    model.load_state_dict(state, strict=False, assign=not features_only)
+    model.load_state_dict(state, strict=False, assign=whole)
     return model
+
+
+def is_of_classifier(key: str) -> bool:
+    """True if this name in a state dict is a tensor's of the classifier."""
+    return key.split(".")[0] in CLASSIFIER_NAMES
 
 
 def shape_of(state: dict[str, Tensor], key: str) -> str:

@@ -73,7 +73,7 @@ def train_scratch(splits: Splits, setting: Setting, *, seed: int = 0, folder: Pa
     if folder:
         clear(folder)
     options = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE, "precision": setting.precision, "report": report}
-    loaders = make_loaders(splits, setting.scratch_size)
+    loaders = make_loaders(splits, setting.scratch_size, passes=setting.scratch_passes)
     return train(model, about_scratch(splits, setting, seed=seed), loaders, options, folder=folder)
 
 

@@ -54,6 +54,7 @@ class Setting:
     backbone: str = "vgg16"
     weights: str = "imagenet"
     precision: str = "fast"  # of PRECISIONS
+    scratch_passes: int = 1  # how often an epoch from scratch shows each image: few images make short epochs
 
     def __str__(self) -> str:
         precision = choose_precision(best_device(), self.precision)
@@ -62,7 +63,7 @@ class Setting:
 
 
 SETTINGS = {
-    "sample": Setting("sample", 64, 96, 14, 5, weights=str(SAMPLE / "vgg16_slim.safetensors")),
+    "sample": Setting("sample", 64, 96, 10, 5, weights=str(SAMPLE / "vgg16_slim.safetensors"), scratch_passes=4),
     "photos": Setting("photos", 128, 224, 30, 8),
     "photos-full": Setting("photos-full", 128, 224, 15, 3),
 }
@@ -79,8 +80,10 @@ def choose_setting(
     `backbone` and `weights` override the setting's pretrained network, else COURSE_BACKBONE and COURSE_WEIGHTS do.
     A name that is none of the three settings is taken as a folder of your own images; BadArgument if it is none.
     """
-    default = "photos" if torch.cuda.is_available() else "sample"  # an Apple GPU alone is no wish to download 600 MB
-    name = as_setting_or_folder(name or os.environ.get("COURSE_SETTING") or default)
+    if asked := name or os.environ.get("COURSE_SETTING"):
+        name = as_setting_or_folder(asked)
+    else:  # an Apple GPU alone is no wish to download 600 MB
+        name = "photos" if torch.cuda.is_available() else "sample"
     backbone = backbone or os.environ.get("COURSE_BACKBONE")
     weights = weights or os.environ.get("COURSE_WEIGHTS")
     setting = SETTINGS.get(name) or replace(SETTINGS["photos"], name=name)
@@ -93,19 +96,21 @@ def choose_setting(
 
 def as_setting_or_folder(text: str) -> str:
     """The name of a setting, in any case, or the path of a folder that exists; BadArgument for all else."""
-    name = text.strip().strip("'\"")
-    folder = Path(name).expanduser()
+    name = os.path.expanduser(text.strip().strip("'\""))  # as text: Path would make "photos" of "./photos"
+    folder = Path(name)
     if name in SETTINGS and folder.is_dir() and not folder.resolve().is_relative_to(SAMPLE):
         raise BadArgument(
-            f"{name!r} is a setting, and there is a folder {folder.resolve()} too. "
+            f"{name!r} is a setting, and there is a folder {printable(folder.resolve())} too. "
             f"Write ./{name} for the folder, or rename it to use the setting."
         )
     if name in SETTINGS or (name.lower() in SETTINGS and not folder.is_dir()):
         return name.lower()
-    if not folder.is_dir():
-        known = ", ".join(SETTINGS)
-        raise BadArgument(f"{name!r} is neither a setting ({known}) nor a folder: there is no {folder.absolute()}.")
-    return str(folder)
+    if name and folder.is_dir():
+        return name
+    if folder.is_file():
+        raise BadArgument(f"{printable(name)} is a file. Give a folder of images; an archive must be unpacked first.")
+    tried = printable(folder.absolute())
+    raise BadArgument(f"{name!r} is neither a setting ({', '.join(SETTINGS)}) nor a folder: there is no {tried}.")
 
 
 def default_weights(setting_name: str, backbone: str) -> str:

@@ -31,14 +31,14 @@ MACHINE_PATH = re.compile(r"/home/|/root/|/Users/|[A-Z]:\\+Users")
 UNCOMPARED_MIMES = {"image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"}
 
 
-def problems(path, setup, floors=None):
+def problems(path, setup, floors=None, pending=False):
     """Return every problem of a notebook file, one line each; `setup` is the set-up cell it must hold."""
     notebook = nbformat.read(path, as_version=4)
     found = list(size_problems(path, notebook))
     found += floor_problems(path.stem, notebook, FLOORS if floors is None else floors)
     found += setup_problems(notebook, setup)
-    found += execution_problems(notebook)
-    found += caption_problems(notebook)
+    for rule in RULES + PENDING * pending:
+        found += rule(notebook)
     for number, cell in code_cells(notebook):
         rules = (*source_problems(cell.source), *output_problems(cell.outputs))
         found += [f"cell {number}: {rule}" for rule in rules]
@@ -108,6 +108,41 @@ def caption_problems(notebook):
         after = notebook.cells[number] if number < len(notebook.cells) else cell
         if images and not (after.cell_type == "markdown" and "Figure:" in after.source):
             yield f"cell {number}: its image has no caption: the next cell must be markdown with 'Figure:'"
+
+
+def collapse_problems(notebook):
+    """Exactly the cells tagged 'hide-output' have their outputs collapsed, in every program that can do it."""
+    for number, cell in code_cells(notebook):
+        tagged = "hide-output" in cell.metadata.get("tags", [])
+        collapsed = [
+            cell.metadata.get("jupyter", {}).get("outputs_hidden", False),
+            cell.metadata.get("collapsed", False),
+        ]
+        if collapsed != [tagged, tagged]:
+            yield f"cell {number}: tagged 'hide-output' or collapsed, not both; run tools/notebooks.py run"
+
+
+def prediction_problems(notebook):
+    """Below a text that asks for a prediction, the answer is collapsed."""
+    for number, cell in code_cells(notebook):
+        before = notebook.cells[number - 2] if number > 1 else cell
+        asked = before.cell_type == "markdown" and "**Predict" in before.source
+        if asked and "hide-output" not in cell.metadata.get("tags", []):
+            yield f"cell {number}: it answers a **Predict**, so it needs the tag 'hide-output'"
+
+
+def alt_text_problems(notebook):
+    """Every image says in words what it shows, for those who do not see it."""
+    for number, cell in code_cells(notebook):
+        for output in cell.outputs:
+            metadata = output.get("metadata", {}).get("image/png", {})
+            if "image/png" in output.get("data", {}) and not metadata.get("alt", "").strip():
+                yield f"cell {number}: its image has no alt text"
+
+
+RULES = (execution_problems, caption_problems, collapse_problems)
+# Rules that the lessons do not keep yet. Move each into RULES once they do.
+PENDING = (prediction_problems, alt_text_problems)
 
 
 def source_problems(source):

@@ -1,6 +1,7 @@
 """tools/notebooks.py: what `run` and `stamp` write, leave alone, and say when they cannot."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ Repository = "https://github.com/OWNER/REPOSITORY"
 [tool.other]
 Repository = "stays"
 """
+WHY = "and Colab opens notebooks from there only"
+GIVE = "give the address it is published at: python tools/notebooks.py stamp https://github.com/OWNER/REPOSITORY"
 README = """\
 [first](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/notebooks/01_first.ipynb)
 [second](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/notebooks/02_second.ipynb)
@@ -56,13 +59,14 @@ def lesson_cells(title):
 def course(tmp_path, monkeypatch):
     """A small course that was never stamped: one notebook with an old badge, one without."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
-    (tmp_path / "README.md").write_text(README)
+    root = tmp_path / "course"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    (root / "README.md").write_text(README)
     badge = BADGE.format("old_name").replace("someone/a-course", "OWNER/REPOSITORY")
-    write_notebook(tmp_path / "notebooks/01_first.ipynb", *lesson_cells(f"# First\n\n{badge}\n\nText."))
-    write_notebook(tmp_path / "notebooks/02_second.ipynb", *lesson_cells("# Second\n\nText."))
-    return tmp_path
+    write_notebook(root / "notebooks/01_first.ipynb", *lesson_cells(f"# First\n\n{badge}\n\nText."))
+    write_notebook(root / "notebooks/02_second.ipynb", *lesson_cells("# Second\n\nText."))
+    return root
 
 
 def files(root):
@@ -124,15 +128,36 @@ def test_stamp_keeps_the_bytes_of_a_notebook_that_needs_no_change(course):
         "git@github.com:someone/a-course.git",
         "git@github.com:someone/a-course",
         "ssh://git@github.com/someone/a-course.git",
+        "ssh://git@ssh.github.com:443/someone/a-course.git",
         "https://github.com/someone/a-course.git",
         "https://github.com/someone/a-course/",
+        "https://someone:secret@github.com/someone/a-course",
+        "http://www.GitHub.com/someone/a-course",
+        "git://github.com/someone/a-course.git",
+        "github.com/someone/a-course",
     ],
 )
-def test_stamp_takes_the_address_from_origin(course, url):
-    subprocess.run(["git", "init", "-q", course], check=True)
-    subprocess.run(["git", "-C", course, "remote", "add", "origin", url], check=True)
+@pytest.mark.parametrize("given", [False, True])
+def test_stamp_takes_the_address_from_origin_or_as_given(course, url, given):
+    with_origin(course, url)
+    assert notebook_tools.main(["stamp", url] if given else ["stamp"], course) == 0
+    assert notebook_tools.stored_address(course) == ADDRESS
+    assert not any(b"secret" in content for content in files(course).values())
+
+
+@pytest.mark.parametrize("as_address", [str, Path.as_uri, lambda clone: "../clone"])
+def test_stamp_takes_the_address_that_a_local_clone_was_cloned_from(course, as_address):
+    clone = course.parent / "clone"
+    with_origin(clone, "git@github.com:someone/a-course.git")
+    with_origin(course, as_address(clone))
     assert notebook_tools.main(["stamp"], course) == 0
     assert notebook_tools.stored_address(course) == ADDRESS
+
+
+def with_origin(folder, url):
+    """Make a folder a git repository with this origin."""
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    subprocess.run(["git", "-C", folder, "remote", "add", "origin", url], check=True)
 
 
 def without_origin(course):
@@ -145,6 +170,12 @@ def elsewhere(course):
 
 def not_a_repository(course):
     return ["stamp", "https://github.com/someone"]
+
+
+def a_local_origin(course):
+    subprocess.run(["git", "init", "-q", "--bare", course.parent / "bare.git"], check=True)
+    with_origin(course, str(course.parent / "bare.git"))
+    return ["stamp"]
 
 
 def without_repository_line(course):
@@ -160,9 +191,10 @@ def without_setup_cell(course):
 @pytest.mark.parametrize(
     ("prepare", "expected"),
     [
-        (without_origin, "pass the address"),
-        (elsewhere, "not on GitHub"),
-        (not_a_repository, "not on GitHub"),
+        (without_origin, f"this folder has no git origin; {GIVE}"),
+        (elsewhere, f"'https://gitlab.com/someone/a-course' is no repository on GitHub, {WHY}; {GIVE}"),
+        (not_a_repository, f"'https://github.com/someone' is no repository on GitHub, {WHY}; {GIVE}"),
+        (a_local_origin, f"bare.git' is no repository on GitHub, {WHY}; {GIVE}"),
         (without_repository_line, "pyproject.toml needs a line Repository"),
         (without_setup_cell, "03_third.ipynb has no code cell tagged 'setup'"),
     ],
@@ -199,7 +231,9 @@ def hostile_shell(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("hostile_shell")
 def test_run_executes_in_place_or_leaves_the_file_alone(course, capsys):
     timing = {"execution": {"iopub.status.busy": "2031-01-01"}, "tags": ["setup"]}
-    good = [new_code_cell(REPORT, metadata=timing), new_markdown_cell("Text."), new_code_cell("1 + 1")]
+    shown = {"jupyter": {"outputs_hidden": True, "source_hidden": True}, "collapsed": True}
+    good = [new_code_cell(REPORT, metadata=timing), new_markdown_cell("Text."), new_code_cell("1 + 1", metadata=shown)]
+    good += [new_code_cell("2 + 2", metadata={"tags": ["hide-output"]})]
     write_notebook(course / "notebooks/03_good.ipynb", *good, widgets={"old": 1})
     bad = [new_markdown_cell("# Bad"), new_code_cell("x = 1"), new_code_cell("missing"), new_code_cell("x")]
     bad_path = write_notebook(course / "notebooks/04_bad.ipynb", *bad)
@@ -219,12 +253,13 @@ def test_run_executes_in_place_or_leaves_the_file_alone(course, capsys):
 
 def check_executed(notebook):
     """Check the outputs of the good notebook, and that nothing volatile came with them."""
-    report, _, result = notebook.cells
+    report, _, result, hidden = notebook.cells
     assert report.outputs[0].text == f"['COURSE_SETTING'] sample\nnotebooks {sys.executable}\n"
     assert (report.execution_count, result.execution_count) == (1, 2)
     assert result.outputs[0].data == {"text/plain": "2"}
     assert report.metadata == {"tags": ["setup"]}
-    assert result.metadata == {}
+    assert result.metadata == {"jupyter": {"source_hidden": True}}
+    assert hidden.metadata == {"tags": ["hide-output"], "jupyter": {"outputs_hidden": True}, "collapsed": True}
     assert notebook.metadata == {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -242,10 +277,15 @@ def test_all_notebooks_are_run_without_a_name(course):
     assert [path.stem for path in notebook_tools.find_notebooks(course)] == ["01_first", "02_second"]
 
 
-def test_the_script_runs_from_any_folder(tmp_path):
-    answer = subprocess.run([sys.executable, TOOL, "--help"], cwd=tmp_path, capture_output=True, text=True)
-    assert answer.returncode == 0
-    assert "stamp" in answer.stdout
+def test_the_script_runs_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(TOOL.parent)])  # as in a new process, whose start would take two seconds
+    monkeypatch.setattr(sys, "argv", [str(TOOL), "--help"])
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("tools", "setup_cell")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(TOOL), run_name="__main__")
+    assert "stamp" in capsys.readouterr().out
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

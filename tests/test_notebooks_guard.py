@@ -39,15 +39,20 @@ def stream(text, name="stdout"):
     return new_output("stream", name=name, text=text)
 
 
-def shown(**data):
+def shown(alt="Two curves that fall", **data):
     """Return a displayed output; a mime is written with _ for its slash."""
     data = {mime.replace("_", "/", 1).replace("_", "+"): value for mime, value in data.items()}
-    return new_output("display_data", data=data)
+    return new_output("display_data", data=data, metadata={"image/png": {"alt": alt}} if "image/png" in data else {})
 
 
-def code(source, *outputs, tags=()):
+def code(source, *outputs, tags=(), **metadata):
     """Return a code cell; it is numbered when the notebook is written."""
-    return new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags)})
+    return new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags)} | metadata)
+
+
+def collapsed(*tags):
+    """Return a code cell whose output is collapsed."""
+    return code("2 + 2", shown(text_plain="4"), tags=tags, jupyter={"outputs_hidden": True}, collapsed=True)
 
 
 GOOD_CELLS = [
@@ -57,15 +62,17 @@ GOOD_CELLS = [
     code("draw('%d' % 3)", shown(image_png="aGk=", text_plain="<Figure size 640x480 with 1 Axes>")),
     new_markdown_cell("*Figure: the loss falls, then levels off.*"),
     code("text = '''\n%matplotlib\n!ls\n'''\ntext", shown(text_plain="'%matplotlib'")),
+    new_markdown_cell("**Predict:** how much is 2 + 2?"),
+    collapsed("hide-output"),
 ]
 
 
 def good_cells():
-    """Return the cells of a notebook that keeps every rule; the numbers of its cells run from 1 to 6."""
+    """Return the cells of a notebook that keeps every rule; the numbers of its cells run from 1 to 8."""
     return copy.deepcopy(GOOD_CELLS)
 
 
-def found_in(tmp_path, cells, renumber=True, floor=2):
+def found_in(tmp_path, cells, renumber=True, floor=3):
     """Write a notebook of these cells, executed in order, and return the guard's problems."""
     count = 0
     for cell in cells:
@@ -74,7 +81,7 @@ def found_in(tmp_path, cells, renumber=True, floor=2):
             cell.execution_count = count
     path = tmp_path / "lesson.ipynb"
     nbformat.write(new_notebook(cells=cells), path)
-    return problems(path, SETUP, {"lesson": floor})
+    return problems(path, SETUP, {"lesson": floor}, pending=True)
 
 
 def with_cell(*cells):
@@ -108,7 +115,7 @@ def test_a_good_notebook_passes(tmp_path):
 )
 def test_a_source_that_breaks_a_rule_fails(tmp_path, source, expected):
     (problem,) = found_in(tmp_path, with_cell(code(source)))
-    assert problem.startswith("cell 7: ")
+    assert problem.startswith("cell 9: ")
     assert expected in problem
 
 
@@ -131,7 +138,7 @@ def test_a_cell_of_the_most_lines_passes(tmp_path):
 )
 def test_an_output_that_breaks_a_rule_fails(tmp_path, output, expected):
     (problem,) = found_in(tmp_path, with_cell(code("x = 1", output)))
-    assert problem.startswith("cell 7: ")
+    assert problem.startswith("cell 9: ")
     assert expected in problem
 
 
@@ -144,7 +151,7 @@ def test_an_unexecuted_cell_fails(tmp_path):
     cells = good_cells()
     found_in(tmp_path, cells)
     cells[-1].execution_count = None
-    assert found_in(tmp_path, cells, renumber=False) == ["cell 6: not executed"]
+    assert found_in(tmp_path, cells, renumber=False) == ["cell 8: not executed"]
 
 
 def test_cells_executed_out_of_order_fail(tmp_path):
@@ -162,18 +169,18 @@ def test_a_count_that_skips_a_number_fails(tmp_path):
     cells = good_cells()
     found_in(tmp_path, cells)
     cells[-1].execution_count = 9
-    assert found_in(tmp_path, cells, renumber=False) == ["cell 6: executed as number 9, expected 4"]
+    assert found_in(tmp_path, cells, renumber=False) == ["cell 8: executed as number 9, expected 5"]
 
 
 def test_too_few_compared_cells_fail(tmp_path):
-    assert found_in(tmp_path, good_cells(), floor=3) == ["only 2 cells are compared, the floor is 3"]
+    assert found_in(tmp_path, good_cells(), floor=4) == ["only 3 cells are compared, the floor is 4"]
 
 
 def test_a_notebook_without_a_floor_fails(tmp_path):
     path = tmp_path / "lesson.ipynb"
     found_in(tmp_path, good_cells())
-    (problem,) = problems(path, SETUP, {"another": 2})
-    assert 'add "lesson": 2 to FLOORS' in problem
+    (problem,) = problems(path, SETUP, {"another": 3})
+    assert 'add "lesson": 3 to FLOORS' in problem
 
 
 @pytest.mark.parametrize(
@@ -234,8 +241,34 @@ def test_a_missing_or_different_setup_cell_fails(tmp_path, change, expected):
     assert expected in problem
 
 
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ([collapsed()], "cell 9: tagged 'hide-output' or collapsed, not both"),
+        ([code("x = 1", tags=["hide-output"])], "cell 9: tagged 'hide-output' or collapsed, not both"),
+        ([code("x = 1", tags=["hide-output"], jupyter={"outputs_hidden": True})], "cell 9: tagged"),
+        ([code("x = 1", tags=["hide-output"], collapsed=True)], "cell 9: tagged"),
+        ([code("x = 1", jupyter={"outputs_hidden": True})], "cell 9: tagged"),
+        ([new_markdown_cell("Look.\n\n**Predict** it."), code("x = 1")], "cell 10: it answers a **Predict**"),
+        (
+            [code("draw()", shown(alt=" ", image_png="aGk=")), new_markdown_cell("Figure: x.")],
+            "cell 9: its image has no",
+        ),
+    ],
+)
+def test_a_prediction_that_is_given_away_or_an_image_without_words_fails(tmp_path, cells, expected):
+    (problem,) = found_in(tmp_path, with_cell(*cells))
+    assert problem.startswith(expected)
+
+
+def test_the_pending_rules_do_not_count_yet(tmp_path):
+    path = tmp_path / "lesson.ipynb"
+    found_in(tmp_path, with_cell(new_markdown_cell("**Predict** it."), code("x = 1")))
+    assert problems(path, SETUP, {"lesson": 3}) == []
+
+
 @pytest.mark.parametrize("after", [[], [new_markdown_cell("A figure.")], [code("print('Figure:')")]])
 def test_a_image_without_a_caption_fails(tmp_path, after):
     image = code("draw()", shown(image_png="aGk=", text_plain="<Figure>"))
     (problem,) = found_in(tmp_path, with_cell(image, *after))
-    assert problem.startswith("cell 7: its image has no caption")
+    assert problem.startswith("cell 9: its image has no caption")

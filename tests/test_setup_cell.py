@@ -7,41 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 from setup_cell import setup_source
 
 import notebooks as notebook_tools  # tools/notebooks.py
 
 ROOT = Path(__file__).resolve().parent.parent
-ADDRESS = notebook_tools.stored_address(ROOT)
+UNSTAMPED = "https://github.com/OWNER/REPOSITORY"
 RUNNER = """\
 import json, os, sys
-cell, last = sys.stdin.read(), sys.argv[1]
-before = [os.getcwd(), *sys.path]
+cell, last, notebook = sys.stdin.read(), *sys.argv[1:]
+if notebook:
+    __vsc_ipynb_file__ = notebook
 exec(cell)
-after_one = os.getcwd()
 exec(cell)
 exec(last)
-after = [os.getcwd(), *sys.path]
 helpers = getattr(sys.modules.get("helpers"), "__file__", None)
-print(json.dumps({"before": before, "after_one": after_one, "after": after, "helpers": helpers}))
+print(json.dumps({"folder": os.getcwd(), "helpers": helpers}))
 """
-
-
-def setup_cells():
-    """Return the distinct set-up cells of the notebooks; the template's while there are none."""
-    found = set()
-    for path in notebook_tools.find_notebooks(ROOT):
-        cells = nbformat.read(path, as_version=4).cells
-        found |= {cell.source for cell in cells if notebook_tools.is_setup(cell)}
-    return sorted(found) or [setup_source(ADDRESS)]
-
-
-@pytest.fixture(params=setup_cells(), ids=lambda source: "cell")
-def cell(request):
-    """A set-up cell as it stands in the notebooks."""
-    return request.param
 
 
 def git(*arguments):
@@ -53,11 +36,12 @@ def git(*arguments):
 
 @pytest.fixture
 def published(tmp_path):
-    """The course as a repository to clone from: the real helpers, as they are in this working copy."""
+    """The course as a repository to clone from; its files are empty, so that importing them takes no time."""
     repository = tmp_path / "published"
-    shutil.copytree(ROOT / "helpers", repository / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
-    (repository / "notebooks").mkdir()
-    (repository / "notebooks" / "x.ipynb").write_text("{}")
+    for path in [*(ROOT / "helpers").glob("*.py"), ROOT / "notebooks" / "x.ipynb"]:
+        copy = repository / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.touch()
     git("init", "-q", repository)
     git("-C", repository, "add", ".")
     git("-C", repository, "commit", "-q", "-m", "The course")
@@ -81,13 +65,12 @@ def colab(tmp_path):
     return tmp_path / "stand-in"
 
 
-def run_twice(source, folder, search_path=None, last="import helpers"):
-    """Run a cell twice in a new interpreter, then `last`; return the finished process."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    if search_path:
-        environment["PYTHONPATH"] = str(search_path)
-    command = [sys.executable, "-c", RUNNER, last]
-    return subprocess.run(command, input=source, cwd=folder, env=environment, capture_output=True, text=True)
+def run_twice(address, folder, search_path="", *, last="import helpers", notebook=""):
+    """Run the cell twice, then `last`, in a new interpreter in which nothing is installed (-S)."""
+    environment = os.environ | {"PYTHONPATH": str(search_path)}
+    command = [sys.executable, "-S", "-c", RUNNER, last, str(notebook)]
+    cell = setup_source(address)
+    return subprocess.run(command, input=cell, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def report(process):
@@ -96,41 +79,106 @@ def report(process):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_in_colab_it_fetches_the_course_once(cell, published, empty, colab):
-    seen = report(run_twice(cell.replace(ADDRESS, published.as_uri()), empty, colab))
-    course = empty / "course"
-    assert seen["after_one"] == seen["after"][0] == str(course / "notebooks")
-    assert seen["helpers"] == str(course / "helpers" / "__init__.py")
-    assert sorted(path.name for path in (course / "notebooks").iterdir()) == ["x.ipynb"]
+def error(process):
+    """Return the one line in which the cell says what is wrong."""
+    assert process.returncode != 0
+    return process.stderr.splitlines()[-1]
+
+
+def helpers_of(folder):
+    """Return the file that `import helpers` finds in a copy of the course."""
+    return str(folder / "helpers" / "__init__.py")
+
+
+# ---- in Google Colab ----
+
+
+def test_in_colab_it_fetches_the_course_once(published, empty, colab):
+    process = run_twice(published.as_uri(), empty, colab)
+    assert report(process) == {"folder": str(empty), "helpers": helpers_of(empty / "course")}
+    assert process.stderr.count("Cloning into") == 1
     assert [path.name for path in empty.iterdir()] == ["course"]
 
 
-def test_after_a_restart_it_uses_the_course_that_is_there(cell, published, empty, colab):
-    source = cell.replace(ADDRESS, published.as_uri())
-    run_twice(source, empty, colab, last="pass")
+def test_after_a_restart_it_uses_the_course_that_is_there(published, empty, colab):
+    run_twice(published.as_uri(), empty, colab, last="pass")
+    address = published.as_uri()
     shutil.rmtree(published)
-    assert report(run_twice(source, empty, colab))["helpers"] == str(empty / "course/helpers/__init__.py")
+    assert report(run_twice(address, empty, colab))["helpers"] == helpers_of(empty / "course")
 
 
-def test_a_course_that_cannot_be_fetched_is_a_clear_error_and_leaves_nothing(cell, published, empty, colab):
+def test_a_clone_that_was_interrupted_is_made_anew(published, empty, colab):
+    (empty / "course").mkdir()
+    assert report(run_twice(published.as_uri(), empty, colab))["helpers"] == helpers_of(empty / "course")
+
+
+def test_a_folder_that_is_not_the_course_is_named_and_left_alone(published, empty, colab):
+    (empty / "course").mkdir()
+    (empty / "course" / "homework.txt").write_text("mine")
+    assert "a folder course in the way" in error(run_twice(published.as_uri(), empty, colab))
+    assert [path.name for path in (empty / "course").iterdir()] == ["homework.txt"]
+
+
+def test_a_course_that_cannot_be_fetched_is_a_clear_error_and_leaves_nothing(published, empty, colab):
     missing = (published / "missing").as_uri()
-    process = run_twice(cell.replace(ADDRESS, missing), empty, colab)
-    assert process.returncode != 0
-    assert f"RuntimeError: The course could not be fetched from {missing}" in process.stderr
+    assert error(run_twice(missing, empty, colab)).startswith(f"RuntimeError: {missing} was not fetched")
     assert list(empty.iterdir()) == []
 
 
-@pytest.mark.parametrize("other_google_package", [False, True])
-def test_elsewhere_it_does_nothing(cell, empty, tmp_path, other_google_package):
-    (tmp_path / "packages" / "google" / "protobuf").mkdir(parents=True)
-    search_path = tmp_path / "packages" if other_google_package else None
-    process = run_twice(cell, empty, search_path, last="pass")
-    seen = report(process)
-    assert seen["before"] == seen["after"]
-    assert process.stdout.count("\n") == 1  # the runner's own line
+def test_without_an_address_it_says_what_to_do_and_asks_nobody(empty, colab):
+    process = run_twice(UNSTAMPED, empty, colab)
+    assert "stamp it (README.md), or upload the folder course" in error(process)
+    assert "Cloning" not in process.stderr
+    assert list(empty.iterdir()) == []
+
+
+def test_without_an_address_it_uses_a_folder_that_was_uploaded(published, empty, colab):
+    shutil.copytree(published, empty / "course")
+    assert report(run_twice(UNSTAMPED, empty, colab))["helpers"] == helpers_of(empty / "course")
+
+
+# ---- everywhere else ----
+
+
+@pytest.mark.parametrize("folder", [".", "notebooks", "runs/deep/inside"])
+def test_it_finds_the_course_from_any_folder_inside(published, folder):
+    (published / folder).mkdir(parents=True, exist_ok=True)
+    process = run_twice(UNSTAMPED, published / folder)
+    assert report(process) == {"folder": str((published / folder).resolve()), "helpers": helpers_of(published)}
+    assert "The first import from helpers takes some seconds" in process.stdout
+
+
+def test_it_finds_the_course_of_the_notebook_that_vs_code_names(published, empty, tmp_path):
+    other = shutil.copytree(published, tmp_path / "other")
+    for folder in (empty, other):
+        seen = report(run_twice(UNSTAMPED, folder, notebook=published / "notebooks" / "x.ipynb"))
+        assert seen == {"folder": str(folder), "helpers": helpers_of(published)}
+
+
+def test_a_notebook_outside_finds_the_course_of_the_working_folder(published, empty):
+    seen = report(run_twice(UNSTAMPED, published / "notebooks", notebook=empty / "x.ipynb"))
+    assert seen["helpers"] == helpers_of(published)
+
+
+def test_the_course_around_it_goes_before_an_installed_one_and_one_below(published, tmp_path):
+    other = shutil.copytree(published, tmp_path / "other")
+    shutil.copytree(other, published / "notebooks" / "course")
+    assert report(run_twice(UNSTAMPED, published / "notebooks", other))["helpers"] == helpers_of(published)
+
+
+def test_outside_the_course_it_uses_an_installed_one(published, empty):
+    assert report(run_twice(UNSTAMPED, empty, published))["helpers"] == helpers_of(published)
+
+
+@pytest.mark.parametrize("address", [UNSTAMPED, "https://github.com/someone/a-course"])
+def test_where_there_is_no_course_it_says_so_and_fetches_nothing(empty, tmp_path, address):
+    (tmp_path / "packages" / "google" / "protobuf").mkdir(parents=True)  # a package of Google's, but not Colab
+    process = run_twice(address, empty, tmp_path / "packages")
+    assert error(process).startswith("RuntimeError: The folder helpers was not found")
+    assert "Cloning" not in process.stderr
     assert list(empty.iterdir()) == []
 
 
 def test_it_is_short():
-    lines = setup_source(ADDRESS).splitlines()
-    assert len([line for line in lines if line]) < 12
+    lines = setup_source(notebook_tools.stored_address(ROOT)).splitlines()
+    assert len([line for line in lines if line]) <= 18

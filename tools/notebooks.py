@@ -1,7 +1,7 @@
 """Execute the course's notebooks, and write the repository's address into them.
 
 python tools/notebooks.py run [NAME...]   execute notebooks in place, in the sample setting (default: all)
-python tools/notebooks.py stamp [URL]     write the address (default: git's origin) wherever it stands
+python tools/notebooks.py stamp [URL]     write its address on GitHub (default: git's origin) wherever it stands
 """
 
 import argparse
@@ -12,15 +12,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import nbformat
 from setup_cell import setup_source
 
 ROOT = Path(__file__).resolve().parent.parent
 COLAB = "https://colab.research.google.com"
-GITHUB = re.compile(r"(?:https://|ssh://git@|git@)github\.com[/:]([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
+GITHUB = re.compile(
+    r"(?:(?:https?|ssh|git)://)?(?:[^@/]+@)?(?:www\.|ssh\.)?github\.com(?::\d+)?[/:]([\w-]+)/([\w.-]+?)(?:\.git)?/?",
+    re.I,
+)
 REPOSITORY_LINE = re.compile(r'^(\[project\.urls\]\n(?:(?!\[).*\n)*?Repository *= *")([^"\n]*)(?=")', re.M)
 USER_CHOICES = ("COURSE_BACKBONE", "COURSE_WEIGHTS", "COURSE_ARCHIVES")
+GIVE = "give the address it is published at: python tools/notebooks.py stamp https://github.com/OWNER/REPOSITORY"
 
 
 class ToolError(Exception):
@@ -74,7 +80,7 @@ def run(paths, root):
         seconds = time.perf_counter() - start
         failures += failure is not None
         outcome = f"FAILED, file left as it was: {failure}" if failure else "executed"
-        print(f"{path.relative_to(root)}  {seconds:.1f} s  {outcome}", flush=True)
+        print(f"{path.relative_to(root).as_posix()}  {seconds:.1f} s  {outcome}", flush=True)
     return 1 if failures else 0
 
 
@@ -88,7 +94,7 @@ def execute_in_place(path):
         client.execute(env=sample_environment(), cleanup_kc=True)
     except (CellExecutionError, DeadKernelError) as error:
         return describe_failure(notebook, error)
-    write_atomically(path, as_text(without_volatile_metadata(notebook)))
+    write_atomically(path, as_text(collapsed_where_tagged(without_volatile_metadata(notebook))))
     return None
 
 
@@ -131,6 +137,18 @@ def without_volatile_metadata(notebook):
     return notebook
 
 
+def collapsed_where_tagged(notebook):
+    """Collapse the outputs of the cells tagged 'hide-output', which a reader predicts first, and of no others."""
+    for cell in notebook.cells:
+        jupyter = {name: value for name, value in cell.metadata.pop("jupyter", {}).items() if name != "outputs_hidden"}
+        cell.metadata.pop("collapsed", None)
+        if "hide-output" in cell.metadata.get("tags", []):  # the two that JupyterLab writes, so that it changes nothing
+            jupyter["outputs_hidden"] = cell.metadata["collapsed"] = True
+        if jupyter:
+            cell.metadata["jupyter"] = jupyter
+    return notebook
+
+
 def as_text(notebook):
     """Return the notebook as the text of its file."""
     return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
@@ -148,10 +166,10 @@ def write_atomically(path, text):
 
 def stamp(root, url=None):
     """Write the address into pyproject.toml, the notebooks and README.md; return 0."""
-    changes = planned_changes(root, github_address(url or origin(root)))
+    changes = planned_changes(root, github_address(published(url or origin(root), root)))
     for path, text in changes.items():
         write_atomically(path, text)
-        print(f"stamped {path.relative_to(root)}")
+        print(f"stamped {path.relative_to(root).as_posix()}")
     if not changes:
         print("nothing to change")
     return 0
@@ -169,20 +187,28 @@ def planned_changes(root, address):
     return {path: text for path, text in wanted.items() if path.read_text(encoding="utf-8") != text}
 
 
-def origin(root):
-    """Return the address of git's origin."""
-    command = ["git", "-C", str(root), "remote", "get-url", "origin"]
+def origin(folder):
+    """Return the address of git's origin, or None."""
+    command = ["git", "-C", str(folder), "remote", "get-url", "origin"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise ToolError("this folder has no git origin; pass the address: tools/notebooks.py stamp URL")
-    return answer.stdout.strip()
+    return None if answer.returncode else answer.stdout.strip()
+
+
+def published(url, root):
+    """Return where a repository was cloned from if the address is a folder on this machine, else the address."""
+    if url is None:
+        raise ToolError(f"this folder has no git origin; {GIVE}")
+    path = Path(root, url2pathname(urlparse(url).path) if url.startswith("file:") else url)
+    if not path.exists():
+        return url
+    return origin(path) or url
 
 
 def github_address(url):
     """Return https://github.com/OWNER/REPOSITORY for any of the forms git knows."""
     match = GITHUB.fullmatch(url)
     if match is None:
-        raise ToolError(f"{url!r} is not on GitHub, and Colab's badge opens notebooks from GitHub only")
+        raise ToolError(f"{url!r} is no repository on GitHub, and Colab opens notebooks from there only; {GIVE}")
     return f"https://github.com/{match[1]}/{match[2]}"
 
 

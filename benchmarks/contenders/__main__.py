@@ -59,7 +59,7 @@ def main() -> None:
         measure_growth(options)
     elif not options.table:
         measure(options)
-    write_table(table(), command="benchmarks.contenders", pages=(RESULTS / "README.md", ROOT / "README.md"))
+    write_table(table(), command="benchmarks.contenders")
     draw_contenders(load("contenders_*.json")).savefig(RESULTS / "contenders.png", dpi=110)
     if growth := load("growth.json"):
         draw_growth(growth[0]).savefig(RESULTS / "growth.png", dpi=110)

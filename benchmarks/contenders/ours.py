@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from helpers import __main__ as command_line
-from helpers import features
-from helpers.runs import PLAIN, TRANSFER_RECIPES
+from helpers import transfer
+from helpers.runs import load_run
+from helpers.transfer import PLAIN, TRANSFER_RECIPES
 
 
 def main(folder: str, network: str, weights: str, seed: str, views: str = "") -> None:
@@ -19,11 +20,11 @@ def main(folder: str, network: str, weights: str, seed: str, views: str = "") ->
     if views == "one_view":
         TRANSFER_RECIPES[network] = replace(TRANSFER_RECIPES[network], views=PLAIN, test_views=PLAIN)
     with TemporaryDirectory() as empty:
-        features.FEATURES, out = Path(empty) / "features", Path(empty) / "run"
+        transfer.FEATURES, out = Path(empty) / "features", Path(empty) / "run"
         options = ["--data", folder, "--backbone", network, "--weights", weights, "--seed", seed, "--out", str(out)]
         if status := command_line.main(["train", "transfer", *options]):
             sys.exit(status)
-        summary = json.loads((out / "run.json").read_text())["summary"]
+        summary = load_run(out).summary
     print(json.dumps({"test_accuracy": summary["test_accuracy"], "epochs": summary["epochs"]}))
 
 

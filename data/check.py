@@ -1,6 +1,6 @@
 """How hard is the sample? Logistic regression on raw pixels and on colours alone, printed as JSON.
 
-    python data/sample/check.py
+    python data/check.py
 
 Both should do poorly: only the shape of the animal tells a cat from a dog, not its colours or its background.
 """
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent / "sample"
 CLASSES = ("cats", "dogs")
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 BINS = 8  # of each colour histogram

@@ -1,6 +1,6 @@
 """Pretrain the slim VGG16 on drawn animals that are neither cats nor dogs, and save it with and without batch norm.
 
-    python data/sample/pretrain.py        writes vgg16_slim.safetensors and vgg16_bn_slim.safetensors beside this file
+    python data/pretrain.py        writes vgg16_slim.safetensors and vgg16_bn_slim.safetensors into data/sample
 
 The network learns with batch normalisation. The plain VGG16 is the same function: each batch norm is folded into the
 convolution before it. The images are drawn into memory and forgotten.
@@ -25,10 +25,10 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader, Dataset
 
-FOLDER = Path(__file__).resolve().parent
-sys.path[:0] = [str(FOLDER), str(FOLDER.parent.parent)]  # the script runs from any folder
+FOLDER = Path(__file__).resolve().parent / "sample"
+sys.path.insert(0, str(FOLDER.parent.parent))  # where helpers is: the script runs from any folder
 
-from draw import PRETRAINING, SIZE, draw_animal  # noqa: E402
+from drawing import PRETRAINING, SIZE, draw_animal  # noqa: E402
 
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
 from helpers.models import VGG16  # noqa: E402
@@ -98,9 +98,8 @@ def draw_loaders(per_species):
 def draw_task(task):
     """One image as an array (3, SIZE, SIZE) of bytes; run in a worker process."""
     label, split, index = task
-    return np.asarray(draw_animal(PRETRAINING[label], (SEED, f"pretrain-{split}", index), cover=COVER)).transpose(
-        2, 0, 1
-    )
+    image = draw_animal(PRETRAINING[label], (SEED, f"pretrain-{split}", index), cover=COVER)
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 def make_loader(images, labels, *, augment, batch_size=32):
