@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy
 import PIL
-from helpers.images import cores, in_threads, is_readable
 from PIL import Image, ImageEnhance, features
 
 from helpers.auditing import SIMILAR, audit, find_similar, look_at, standardize
-from helpers.data import load_splits
+from helpers.data import cores, in_threads, is_readable, load_splits
 from helpers.runs import write_json
 from helpers.settings import choose_setting, environment
 

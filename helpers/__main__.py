@@ -2,6 +2,7 @@
 
 import argparse
 import glob
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -9,13 +10,12 @@ from pathlib import Path
 
 from .auditing import audit
 from .data import list_files, load_splits
+from .downloads import write_whole
 from .models import BACKBONES, check_backbone
 from .plots import learning_curves
-from .runs import check_writable, compare, comparison_table, load_model, predict_all, train_scratch, train_transfer
+from .runs import RECIPES, check_writable, compare, comparison_table, load_model, predict_all
 from .settings import PRECISIONS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
-
-RECIPES = {"scratch": train_scratch, "transfer": train_transfer}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.reconfigure(errors="backslashreplace")
         options = parser().parse_args(arguments)
         status = options.command(options) or 0
-        sys.stdout.flush()  # here, where a broken pipe is understood
+        print(end="", flush=True)  # here, where a broken pipe is understood
         return status
     except BrokenPipeError:  # who read the output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         return complain(error, status=2)
     except (CourseError, OSError) as error:
         return complain(error, status=1)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         hint = "Close what else uses it, or take --backbone squeezenet1_1"
@@ -114,7 +114,9 @@ def compare_command(options: argparse.Namespace) -> None:
     print(comparison_table(runs))
     accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
     figure = learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies)
-    figure.savefig(folder / "comparison.png", dpi=150)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150)
+    write_whole(folder / "comparison.png", image.getvalue())
     print(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
 
 
@@ -143,7 +145,7 @@ def predict_command(options: argparse.Namespace) -> int:
 def image_files(names: list[str]) -> Iterator[Path]:
     """The files that are meant: each file itself, all in a folder, all that fit a pattern; BadArgument for none."""
     for name in names:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))  # Path.expanduser fails for a file called ~$name
         if "://" in name:
             raise BadArgument(f"{name} is an address. Download the image first, and give its file.")
         found = list_files(path) if path.is_dir() else [path]

@@ -22,7 +22,7 @@ import numpy
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, RandomSampler, get_worker_info
 from torchvision.transforms import v2
 from tqdm import tqdm
 
@@ -264,18 +264,23 @@ def is_output(folder: Path) -> bool:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The visible files in a class folder, at any depth, by name; links to folders are followed, each folder once."""
-    found, entered = [], set()
+    """The visible files in a class folder, at any depth, in order; links to folders are followed, each folder once."""
+    found, entered = [], {identity(above) for above in {*folder.absolute().parents, *folder.resolve().parents}}
     for place, folders, names in os.walk(folder, followlinks=True, onerror=stop_reading):
-        here = os.stat(place)
-        if (here.st_dev, here.st_ino) in entered:  # a link to a folder above, perhaps: without end
+        if identity(place) in entered:  # a link to a folder above, perhaps: without end, and full of other classes
             folders.clear()
             continue
-        entered.add((here.st_dev, here.st_ino))
+        entered.add(identity(place))
         folders[:] = [name for name in folders if not is_hidden(name)]  # the others are not entered
         ours = {"comparison.png"} if "comparison.json" in names else set()  # a figure of the course's, no example
         found += [Path(place, name) for name in names if not is_hidden(name) and name not in ours]
     return sorted(found, key=in_order)
+
+
+def identity(folder: str | Path) -> tuple[int, int]:
+    """What is equal only for one and the same folder, whatever path leads there."""
+    about = os.stat(folder)
+    return about.st_dev, about.st_ino
 
 
 def stop_reading(error: OSError) -> None:
@@ -630,12 +635,11 @@ def eval_transform(size: int) -> EvalTransform:
 
 
 def train_transform(size: int) -> v2.Transform:
-    """As `eval_transform`, but every time another crop, perhaps mirrored, in slightly other light."""
+    """As `eval_transform`, but every time another crop, perhaps mirrored."""
     return v2.Compose([
         to_square,
-        v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25)),
+        v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.8, 1.25)),
         v2.RandomHorizontalFlip(),
-        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
         v2.ToImage(),
         *to_normalized(),
     ])  # fmt: skip
@@ -691,12 +695,19 @@ class ImageDataset(Dataset):
 
 
 def make_loaders(
-    splits: Splits, size: int, *, batch_size: int | None = None, augment: bool = True, workers: int | None = None
+    splits: Splits,
+    size: int,
+    *,
+    batch_size: int | None = None,
+    augment: bool = True,
+    passes: int = 1,
+    workers: int | None = None,
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
     """Loaders of (images, labels) batches for train, validation and test.
 
     Batches are float32 (batch, 3, size, size) and int64 (batch,). Only train is shuffled and augmented; `fit` seeds it.
     `batch_size` is 32 by default, or 16 for fewer than 1,000 images: an epoch of large batches has too few steps.
+    `passes`: how often an epoch shows each training image.
     `workers`: processes that decode, by default as `default_workers` says.
     """
     batch_size = batch_size or (16 if len(splits.train) < 1000 else 32)
@@ -708,7 +719,7 @@ def make_loaders(
     options = {"num_workers": default_workers(len(train)) if workers is None else workers}
     options |= {"pin_memory": torch.cuda.is_available()}
     return (
-        DataLoader(train, batch_size, shuffle=True, **options),
+        DataLoader(train, batch_size, sampler=RandomSampler(train, num_samples=passes * len(train)), **options),
         *(DataLoader(part, 2 * batch_size, **options) for part in others),
     )
 

@@ -1,35 +1,39 @@
-"""Fetch a file and unpack an archive: whole and verified, or not at all."""
+"""Fetch a file, unpack an archive, write a file: whole, or not at all."""
 
 import errno
 import hashlib
 import json
 import os
-import random
 import re
+import secrets
 import shutil
 import stat
 import sys
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from lzma import LZMAError
 from pathlib import Path, PureWindowsPath
 from struct import error as StructError
+from tempfile import TemporaryDirectory
 
 import requests
 from filelock import FileLock, Timeout
+from requests.adapters import HTTPAdapter
+from requests.exceptions import ChunkedEncodingError, InvalidHeader, ProxyError, SSLError
+from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError, InvalidHeader, ProtocolError
-from urllib3.util import Retry
+from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
+from urllib3.util import Retry, parse_url
 
 from .settings import BadArgument, CourseError, first_line
 
 PIECE = 1 << 16  # bytes that are written at once; a connection that breaks loses fewer than that
-MIN_GAIN = 1 << 20  # bytes that a failed try must have brought to count as progress
+MIN_GAIN = 1 << 20  # bytes that tries must have brought to count as progress
+BUSY = {408, 425, 429, *range(500, 600)}  # answers after which another try may help
 
 
 @dataclass(frozen=True)
@@ -39,23 +43,34 @@ class Patience:
     connect: float = 10  # until the server must have answered the call
     read: float = 30  # without a byte, until the connection counts as dead
     tries: int = 4  # failures in a row, for each source
-    first_wait: float = 0.5  # before the second try; doubled before each further one
+    first_wait: float = 0.5  # doubled before each try but the second, which comes at once, and longer by chance
     longest_wait: float = 60  # a server that asks for a longer one is given up
+
+    def retry(self) -> Retry:
+        """As urllib3 understands it. `other`: a certificate or a proxy that refuses does so again."""
+        waits = {"backoff_factor": self.first_wait, "backoff_jitter": self.first_wait, "backoff_max": self.longest_wait}
+        return PoliteRetry(self.tries - 1, other=0, status_forcelist=BUSY, raise_on_status=False, **waits)
+
+
+class PoliteRetry(Retry):
+    """Waits as long as the server asks, but gives up if that is too long."""
+
+    def increment(self, method=None, url=None, response=None, **options) -> Retry:
+        """The patience that is left after one more failure; raises MaxRetryError if none is."""
+        if response and (self.get_retry_after(response) or 0) > self.backoff_max:
+            raise MaxRetryError(options.get("_pool"), url)
+        return super().increment(method, url, response, **options)
 
 
 PATIENCE = Patience()
 
 
 class Failed(Exception):
-    """A try that brought no file, and why in a few words. `again`: another may, after `wait` seconds."""
-
-    def __init__(self, cause: str, *, again: bool = False, wait: float = 0):
-        super().__init__(cause)
-        self.again, self.wait = again, wait
+    """A source without the file, or an archive that must not be unpacked, and why in a few words."""
 
 
-class Unusable(Exception):
-    """An archive that must not be unpacked, and why in a few words."""
+class Broken(Failed):
+    """A try that failed, after which the next may go on."""
 
 
 # ------------------------------------------------------------------------------ a file, fetched
@@ -73,21 +88,11 @@ def find_archive(name: str) -> Path | None:
 
 
 def fetch(
-    urls: str | Iterable[str],
-    target: Path,
-    *,
-    size: int | None = None,
-    sha256: str | None = None,
-    recheck: bool = False,
-    patience: Patience | None = None,
+    urls: str | Iterable[str], target: Path, *, size: int | None = None, sha256: str | None = None, recheck=False
 ) -> Path:
     """Download `target` from the first of `urls` that has it, unless it is there; its name promises that it is whole.
 
-    `size`, `sha256`: the published number of bytes, and the digest or its first digits. They are checked, and a
-    `.zip` is read to its end, before the file gets its name. So a file that is there is not read again, unless
-    `recheck` asks for it, because other programs write there too: then a damaged one is set aside first.
-    What a broken download leaves is kept as `.part`, and the next one goes on from there.
-    Raises CourseError with every cause if no source has the file.
+    `size`, `sha256`: as published (the digest or its first digits). `recheck`: also if it is there, but damaged.
     """
     flaw_of = partial(flaw, size=size, sha256=sha256, zipped=target.suffix == ".zip")
     try:
@@ -98,22 +103,14 @@ def fetch(
             if recheck and target.exists() and (reason := flaw_of(target)):
                 set_aside(target, reason)
             if not target.exists():  # else the process that we waited for has brought it
-                sources = [urls] if isinstance(urls, str) else urls
-                download(sources, target, flaw_of=flaw_of, patience=patience or PATIENCE)
+                download([urls] if isinstance(urls, str) else urls, target, flaw_of)
+        return target
+    except Failed as error:
+        problem, cause = f"Could not download {error}. Without a network,", error
     except OSError as error:
-        raise CourseError(
-            f"Could not write {target} ({first_line(error)}). Make room there or change its rights, "
-            f"or {ways_on(target)}"
-        ) from error
-    return target
-
-
-def ways_on(target: Path) -> str:
-    """What to do where a file can't be downloaded."""
-    return (
-        f"put {target.name} into a folder and name that folder in COURSE_ARCHIVES, "
-        "or use the setting sample, which needs no network."
-    )
+        problem, cause = f"Could not write {target} ({first_line(error)}). Make room or change rights there, or", error
+    advice = f"put {target.name} into a folder and name that folder in COURSE_ARCHIVES"
+    raise CourseError(f"{problem} {advice}, or use the setting sample, which needs no network.") from cause
 
 
 def set_aside(file: Path, reason: str) -> None:
@@ -123,83 +120,51 @@ def set_aside(file: Path, reason: str) -> None:
     print(f"{file} is damaged ({reason}): set aside as {damaged.name}, fetched again.", file=sys.stderr)
 
 
-@contextmanager
-def only_one(target: Path) -> Iterator[None]:
-    """Let one process at a time work on `target`; the system frees the lock of a process that is killed."""
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        print(f"Another process is working on {target.name}: waiting for it.", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-# ----------------------------------------------------------------------------- sources and tries
-
-
-def download(sources: Iterable[str], target: Path, *, flaw_of: Callable, patience: Patience) -> None:
-    """Try the sources in order; the first whole file gets the name `target`."""
+def download(sources: Iterable[str], target: Path, flaw_of: Callable) -> None:
+    """Try the sources in order; the first whole file gets the name `target`. Raises Failed with every cause."""
     part, causes = Part(target), []
     for url in sources:
         try:
-            fetch_from(url, part, flaw_of=flaw_of, patience=patience)
-            return part.rename_to(target)
+            fetch_from(url, part, flaw_of)
+            os.replace(part.file, target)
+            return part.discard()
         except Failed as error:
             causes.append(f"{url} ({error})")
-            part.keep_if_resumable()
-    raise CourseError(f"Could not download {'; '.join(causes)}. Without a network, {ways_on(target)}")
+            if not part.note.exists():  # nothing can continue it
+                part.discard()
+    raise Failed("; ".join(causes))
 
 
-def fetch_from(url: str, part: "Part", *, flaw_of: Callable, patience: Patience) -> None:
-    """Complete and verify `part` from one source; raises Failed when further tries would not help."""
-    failures, most = 0, part.size()
+def fetch_from(url: str, part: "Part", flaw_of: Callable) -> None:
+    """Complete and verify `part` from one source, going on where a try broke off."""
+    retry, most = PATIENCE.retry(), part.size()
     while True:
         try:
-            return complete(url, part, flaw_of=flaw_of, patience=patience)
-        except Failed as error:
-            # A long download over a bad line may break more often than `tries`, as long as it gets on.
-            failures = 1 if part.size() >= most + MIN_GAIN else failures + 1
-            most = max(most, part.size())
-            wait_or_give_up(error, failures, patience)
+            return complete(url, part, flaw_of)
+        except Broken as error:
+            if part.size() >= most + MIN_GAIN:  # a bad line may break often, as long as the download gets on
+                retry, most = PATIENCE.retry(), part.size()
+            try:
+                retry = retry.increment("GET", url, error=ProtocolError(str(error)))
+            except MaxRetryError:
+                raise Failed(f"{error}, {PATIENCE.tries} tries") from error
+            retry.sleep()
 
 
-def wait_or_give_up(error: Failed, failures: int, patience: Patience) -> None:
-    """Sleep before the next try, longer each time; raises Failed if there should be none."""
-    if not error.again:
-        raise error
-    if failures >= patience.tries:
-        raise Failed(f"{error}, {failures} tries") from error
-    if error.wait > patience.longest_wait:
-        raise Failed(f"{error}, asks to wait {error.wait:.0f} s") from error
-    # By chance a little shorter, so that a whole class does not come back at the same moment.
-    wait = patience.first_wait * 2 ** (failures - 1) * random.uniform(0.5, 1)
-    time.sleep(max(wait, error.wait))
-
-
-def complete(url: str, part: "Part", *, flaw_of: Callable, patience: Patience) -> None:
+def complete(url: str, part: "Part", flaw_of: Callable) -> None:
     """Get what `part` lacks, in one try, and verify the whole; a flawed file is thrown away."""
     resumed = part.size() > 0
-    if not part.is_complete(url):
-        receive(url, part, patience)
+    if part.origin(url).get("length") != part.size():  # else only the new name was missing
+        receive(url, part)
     if reason := flaw_of(part.file):
         part.discard()
         # The older beginning may be at fault. What came in one go would come the same again.
-        raise Failed(reason, again=resumed)
-
-
-# -------------------------------------------------------------------------------------- one try
+        raise Broken(reason) if resumed else Failed(reason)
 
 
 class Part:
-    """The beginning of a download, and a note beside it: which file it belongs to.
-
-    The note holds `url`, `length`, and as `validator` the server's name for this version of the file.
-    There is none where the server names no version; such a beginning can't be continued.
-    """
+    """The beginning of a download, and a note beside it: its `url`, `length`, and as `validator` the server's
+    name for this version of the file. Without a note it can't be continued."""
 
     def __init__(self, target: Path):
         self.file = target.with_name(f"{target.name}.part")
@@ -218,68 +183,55 @@ class Part:
             known = False
         return note if known and self.size() else {}
 
-    def is_complete(self, url: str) -> bool:
-        """True if the last process was stopped between the last byte and the new name."""
-        return self.origin(url).get("length") == self.size()
-
-    def write_note(self, url: str, validator: str | None, length: int | None) -> None:
+    def write_note(self, **note) -> None:
         """Replace the note. The file must be empty: its bytes and the note must never be of two versions."""
         self.note.unlink(missing_ok=True)
-        if validator:
-            note = {"url": url, "validator": validator, "length": length}
+        if note["validator"] and note["length"]:
             self.note.write_text(json.dumps(note), encoding="utf-8")
 
-    def keep_if_resumable(self) -> None:
-        """Throw away a beginning that nothing can continue."""
-        if not self.note.exists():
-            self.discard()
-
     def discard(self) -> None:
-        """Throw the beginning away."""
+        """Throw away what is there of it."""
         self.file.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
-    def rename_to(self, target: Path) -> None:
-        """Give the file its own name, in one step."""
-        os.replace(self.file, target)
-        self.note.unlink(missing_ok=True)
 
-
-def receive(url: str, part: Part, patience: Patience) -> None:
-    """Ask for what `part` lacks and write it there; raises Failed if the answer is no or ends early."""
-    origin = part.origin(url)
+def receive(url: str, part: Part) -> None:
+    """Ask for what `part` lacks and write it there; raises Failed if the answer is no, Broken if it ends early."""
+    origin, session = part.origin(url), requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=PATIENCE.retry()))
     headers = {"Accept-Encoding": "identity"}  # the bytes of the file itself, so that they can be counted
     if origin:
         # If-Range: the rest if the file is still the same, else all of it (RFC 9110, section 13.1.5).
         headers |= {"Range": f"bytes={part.size()}-", "If-Range": origin["validator"]}
+    timeout = (PATIENCE.connect, PATIENCE.read)
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=(patience.connect, patience.read)) as answer:
+        with session, session.get(url, headers=headers, timeout=timeout, stream=True) as answer:
             check_answer(answer, part, origin)
             write_body(answer, part, url)
+    except InvalidHeader as error:  # a Retry-After that is no time
+        raise Broken(first_line(error)) from error
     except (requests.RequestException, HTTPError) as error:
-        raise explain(error) from error
+        raise explain(error, url) from error
 
 
 def check_answer(answer: requests.Response, part: Part, origin: dict) -> None:
     """Raise Failed unless the answer brings the file, or exactly what `part` lacks of it."""
-    status = answer.status_code
-    if status == 416 or (status == 206 and not continues(answer, part, origin)):
+    status, length = answer.status_code, origin.get("length", 0)
+    is_rest = answer.headers.get("Content-Range") == f"bytes {part.size()}-{length - 1}/{length}"
+    same_version = validator_of(answer) in (None, origin.get("validator"))
+    if status == 416 or (status == 206 and not (is_rest and same_version)):
         part.discard()
-        raise Failed("the file changed while it was fetched", again=True)
+        raise Broken("the file changed while it was fetched")
+    if status in BUSY:
+        wait = answer.raw.retries.get_retry_after(answer.raw) or 0
+        waited = f"asks to wait {wait:.0f} s" if wait > PATIENCE.longest_wait else f"{PATIENCE.tries} tries"
+        raise Failed(f"{status} {answer.reason}, {waited}")
     if status not in (200, 206):
-        busy = status in (408, 429) or status >= 500
-        raise Failed(f"{status} {answer.reason}", again=busy, wait=requested_wait(answer))
+        proxy = f"the proxy {proxy_of(answer.url)} refused: " if status == 407 else ""
+        raise Failed(f"{proxy}{status} {answer.reason}")
     if "text/html" in answer.headers.get("Content-Type", ""):
         raise Failed("a web page came instead of the file")
-
-
-def continues(answer: requests.Response, part: Part, origin: dict) -> bool:
-    """True if a partial answer begins where `part` ends, and is of the same version of the file."""
-    numbers = re.match(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
-    if not numbers or not origin:
-        return False
-    same_length = numbers[2] in ("*", str(origin["length"]))
-    return int(numbers[1]) == part.size() and same_length and validator_of(answer) in (None, origin["validator"])
 
 
 def validator_of(answer: requests.Response) -> str | None:
@@ -290,39 +242,63 @@ def validator_of(answer: requests.Response) -> str | None:
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
 
 
-def requested_wait(answer: requests.Response) -> float:
-    """The seconds in the header Retry-After, which may be a number or a date; 0 if it is neither."""
-    try:
-        return Retry().parse_retry_after(answer.headers["Retry-After"])
-    except (KeyError, InvalidHeader):
-        return 0
-
-
 def write_body(answer: requests.Response, part: Part, url: str) -> None:
     """Write the answer piece by piece, so that memory stays small, after what is there or from the start."""
     resumed = answer.status_code == 206
-    offset = part.size() if resumed else 0
-    expected = content_length(answer)
+    offset, expected = part.size() if resumed else 0, answer.raw.length_remaining  # urllib3 raises if fewer come
     length = None if expected is None else offset + expected
     check_room(part.file.parent, expected or 0)
     progress = tqdm(desc=part.file.stem, initial=offset, total=length, unit="B", unit_scale=True)
     with progress as bar, open(part.file, "ab" if resumed else "wb") as out:
         if not resumed:
-            part.write_note(url, validator_of(answer), length)
+            part.write_note(url=url, validator=validator_of(answer), length=length)
         for piece in answer.iter_content(PIECE):
             out.write(piece)
             bar.update(len(piece))
         out.flush()
         os.fsync(out.fileno())  # on the disk before it gets its name: the power may fail
-    # Not every broken connection looks like one; the header tells how many bytes should have come.
-    if expected not in (None, answer.raw.tell()):
-        raise Failed(f"the connection broke after {answer.raw.tell():,} of {expected:,} bytes", again=True)
 
 
-def content_length(answer: requests.Response) -> int | None:
-    """The bytes in the answer, if the server says how many."""
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
+def explain(error: Exception, url: str) -> Failed:
+    """What went wrong in a few words: Broken if in the body, where urllib3 does not try again by itself."""
+    text = str(error)
+    cause = "no answer in time" if "timed out" in text else "the connection broke"
+    if isinstance(error, ProxyError):
+        status, proxy = re.search(r"Tunnel connection failed: ([^'\"]+)", text), proxy_of(url)
+        return Failed(f"the proxy {proxy} refused: {status[1]}" if status else f"no connection to the proxy {proxy}")
+    if "Max retries" not in text:
+        broken = isinstance(error, requests.ConnectionError | ChunkedEncodingError)
+        return Broken(cause) if broken else Failed(first_line(error))
+    if isinstance(error, SSLError):
+        return Failed("its certificate is not accepted" if "CERTIFICATE" in text else "no secure connection")
+    reached = "timed out" in text or "Connection aborted" in text
+    return Failed(f"{cause if reached else 'no connection'}, {PATIENCE.tries} tries")
+
+
+def proxy_of(url: str) -> str | None:
+    """Host and port of the proxy on the way to `url`, without the password that may stand before them."""
+    proxy = select_proxy(url, get_environ_proxies(url)) or ""
+    return parse_url(prepend_scheme_if_needed(proxy, "http")).netloc
+
+
+# ----------------------------------------------------------------------------------------- disks
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all, with permissions by the umask; raises CourseError if the disk refuses."""
+    temporary = file.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with open(temporary, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, file)
+    except OSError as error:
+        cause = error.strerror or first_line(error)
+        raise CourseError(f"Could not write {file} ({cause}). Make room there or choose another folder.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def check_room(folder: Path, needed: int) -> None:
@@ -333,46 +309,60 @@ def check_room(folder: Path, needed: int) -> None:
         raise OSError(errno.ENOSPC, text, str(folder))
 
 
-def explain(error: Exception) -> Failed:
-    """An error of the network in a few words, and whether another try may help."""
-    if isinstance(error, requests.TooManyRedirects):
-        return Failed("it redirects without end")
-    if isinstance(error, requests.exceptions.SSLError):
-        return Failed("its certificate is not accepted")
-    if isinstance(error, requests.Timeout) or "timed out" in str(error):
-        return Failed("no answer in time", again=True)
-    if isinstance(error, requests.exceptions.ChunkedEncodingError | ProtocolError):
-        return Failed("the connection broke", again=True)
-    if isinstance(error, requests.ConnectionError):
-        return Failed("no connection", again=True)
-    return Failed(first_line(error))
+@contextmanager
+def only_one(target: Path) -> Iterator[None]:
+    """Let one process at a time work on `target`, where the disk has file locks; a killed process frees its lock."""
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(timeout=1)
+    except (OSError, NotImplementedError) as error:
+        if not locks_work(target.parent):
+            tell_once("This disk has no file locks: don't let two programs work in one folder at a time.")
+        elif isinstance(error, Timeout):
+            print(f"Another process is working on {target.name}: waiting for it.", file=sys.stderr)
+            lock.acquire()
+        else:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def locks_work(folder: Path) -> bool:
+    """True if a new file, which nobody else has, can be locked in that folder."""
+    with TemporaryDirectory(prefix=".", dir=folder) as fresh:
+        try:
+            with FileLock(Path(fresh, "lock")).acquire(timeout=0):
+                return True
+        except (OSError, NotImplementedError):
+            return False
+
+
+@cache
+def tell_once(text: str) -> None:
+    """Print a line to stderr, and not again."""
+    print(text, file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------------- verification
 
 
-def flaw(file: Path, *, size: int | None, sha256: str | None, zipped: bool) -> str | None:
+def flaw(file: Path, *, size: int | None, sha256: str | None, zipped: bool = False) -> str | None:
     """Why the file can't be the published one, in a few words, or None; a zip archive is read to its end."""
-    reason = difference(file, size=size, sha256=sha256)
-    if reason or not zipped:
-        return reason
+    actual = file.stat().st_size
+    if size not in (None, actual):
+        return f"{actual:,} bytes instead of {size:,}"
+    if sha256 and not (digest := sha256_of(file)).startswith(sha256):
+        return f"its SHA-256 begins with {digest[:8]}, not {sha256[:8]}"
+    if not zipped:
+        return None
     try:
         with open_archive(file) as archive:
             damaged = archive.testzip()
             return f"{damaged} in it is damaged" if damaged else None
-    except Unusable as error:
+    except Failed as error:
         return str(error)
-
-
-def difference(file: Path, *, size: int | None, sha256: str | None) -> str | None:
-    """How the file differs from the published size and digest, in a few words, or None."""
-    actual = file.stat().st_size
-    if size not in (None, actual):
-        return f"{actual:,} bytes instead of {size:,}"
-    digest = sha256_of(file) if sha256 else ""
-    if not digest.startswith(sha256 or ""):
-        return f"its SHA-256 begins with {digest[:8]}, not {sha256[:8]}"
-    return None
 
 
 def sha256_of(file: Path) -> str:
@@ -386,14 +376,15 @@ def sha256_of(file: Path) -> str:
 
 def tell_if_not_published(file: Path, *, size: int | None = None, sha256: str | None = None) -> None:
     """Say so if a file from the archive folder is not the published one. It is used all the same."""
-    if reason := difference(file, size=size, sha256=sha256):
+    if reason := flaw(file, size=size, sha256=sha256):
         print(f"{file} is not the published file ({reason}). It is used as it is.", file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------- archives, unpacked
 
-# What Python's zipfile and the decompressors behind it raise for damaged, encrypted or unknown content.
+# What zipfile and the decompressors behind it raise for damaged, encrypted or unknown content.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, LZMAError, StructError, EOFError, RuntimeError, ValueError, OverflowError)
+UTF_8 = 1 << 11  # the flag of an entry whose name is in UTF-8
 
 
 def unpack(
@@ -401,9 +392,7 @@ def unpack(
 ) -> Path:
     """Unpack a zip archive into the folder `target` unless it is there; it gets its name only when complete.
 
-    `folders`: must be in the archive, else it is the wrong one. `size`, `sha256`: as published; if the archive
-    differs, that is said. Nothing is written for an archive whose entries could do harm: see `check_entries`.
-    Raises CourseError if the archive is damaged, harmful or the wrong one, or can't be written to the disk.
+    `folders`: must be in the archive, else it is the wrong one. `size`, `sha256`: as published; a difference is said.
     """
     if target.exists():
         return target
@@ -413,10 +402,9 @@ def unpack(
             if not target.exists():  # else the process that we waited for has unpacked it
                 tell_if_not_published(archive, size=size, sha256=sha256)
                 unpack_and_rename(archive, target, folders)
-    except Unusable as error:
-        raise CourseError(
-            f"{archive} is damaged or unsafe ({error}). Delete it and run again to fetch it anew."
-        ) from error
+    except Failed as error:
+        advice = "Delete it and run again to fetch it anew."
+        raise CourseError(f"{archive} is damaged or unsafe ({error}). {advice}") from error
     except OSError as error:
         if not target.exists():  # where locks don't work another process may have been faster, which is fine
             raise CourseError(f"Could not unpack {archive} into {target} ({first_line(error)}).") from error
@@ -430,7 +418,9 @@ def unpack_and_rename(archive: Path, target: Path, folders: Iterable[str]) -> No
         shutil.rmtree(temporary)
     try:
         with open_archive(archive) as zipped:
-            check_folders(zipped, folders)
+            for folder in folders:
+                if not any(name.startswith(f"{folder}/") for name in zipped.namelist()):
+                    raise Failed(f"it has no folder {folder}")
             check_room(target.parent, sum(entry.file_size for entry in zipped.infolist()))
             for entry in tqdm(zipped.infolist(), desc=f"unpacking {archive.name}", unit=" files", delay=1):
                 zipped.extract(entry, temporary)  # compares the CRC at the end
@@ -442,55 +432,45 @@ def unpack_and_rename(archive: Path, target: Path, folders: Iterable[str]) -> No
 
 @contextmanager
 def open_archive(file: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip archive without harmful entries; raises Unusable for one that has some or proves damaged."""
+    """A zip archive that is complete and can do no harm; raises Failed if it can, or proves damaged later."""
     try:
-        with zipfile.ZipFile(file) as zipped:
-            check_entries(zipped, size=file.stat().st_size)
+        with open(file, "rb") as content, zipfile.ZipFile(content) as zipped:
+            check_list(content, zipped, size=file.stat().st_size)
+            for entry in zipped.infolist():
+                check_entry(content, zipped, entry)
             yield zipped
     except ZIP_ERRORS as error:
-        raise Unusable(first_line(error)) from error
+        raise Failed(first_line(error)) from error
 
 
-def check_entries(zipped: zipfile.ZipFile, *, size: int) -> None:
-    """Raise Unusable if an entry leads out of the folder or is a link, or if all are more than can be."""
+def check_list(content, zipped: zipfile.ZipFile, *, size: int) -> None:
+    """Raise Failed if the list of entries is not that of the whole file, which zipfile does not check, or a bomb."""
     entries = zipped.infolist()
-    for entry in entries:
-        path = PureWindowsPath(entry.filename)  # knows both kinds of slashes, and drives
-        if path.anchor or ".." in path.parts:
-            raise Unusable(f"its entry {entry.filename!r} leads out of the folder")
-        if stat.S_ISLNK(entry.external_attr >> 16):
-            raise Unusable(f"its entry {entry.filename!r} is a link")
-    if len({entry.filename for entry in entries}) < len(entries):
-        raise Unusable("two of its entries have the same name")
+    content.seek(-22 - len(zipped.comment), os.SEEK_END)
+    end = content.read(22)  # which says how many entries there are, or 0xFFFF if it has no room for that
+    complete = end.startswith(b"PK\x05\x06") and int.from_bytes(end[10:12], "little") in (len(entries), 0xFFFF)
+    if not complete or min((entry.header_offset for entry in entries), default=0) > 0:
+        raise Failed("its list of entries is not whole")
+    if len({Path(entry.filename) for entry in entries}) < len(entries):
+        raise Failed("two of its entries have the same name")
     if sum(entry.compress_size for entry in entries) > size:
-        raise Unusable("its entries are larger than the file")
+        raise Failed("its entries are larger than the file")
     total = sum(entry.file_size for entry in entries)
     # Images shrink little in an archive. What grows a hundredfold is made to fill a disk.
     if total > max(100 * size, 100_000_000):
-        raise Unusable(f"it would grow from {size:,} to {total:,} bytes")
+        raise Failed(f"it would grow from {size:,} to {total:,} bytes")
 
 
-def check_folders(zipped: zipfile.ZipFile, folders: Iterable[str]) -> None:
-    """Raise Unusable if a folder is missing from the archive."""
-    names = zipped.namelist()
-    for folder in folders:
-        if not any(name.startswith(f"{folder}/") for name in names):
-            raise Unusable(f"it has no folder {folder}")
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all; raises CourseError if the disk does not take it."""
-    temporary = file.with_name(f"{file.name}.part")
-    try:
-        try:
-            with open(temporary, "wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise CourseError(
-            f"Could not write {file} ({first_line(error)}). Make room there or choose another folder."
-        ) from error
+def check_entry(content, zipped: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Raise Failed if an entry leads out of the folder, is a link, or has another name than its own header."""
+    path = PureWindowsPath(entry.filename)  # knows both kinds of slashes, and drives
+    if path.anchor or ".." in path.parts:
+        raise Failed(f"its entry {entry.filename!r} leads out of the folder")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise Failed(f"its entry {entry.filename!r} is a link")
+    if entry.is_dir():
+        zipped.open(entry).close()  # compares the names, as `extract` does for files: one bit makes a folder of a file
+    content.seek(entry.header_offset + 6)
+    flags = int.from_bytes(content.read(2), "little")
+    if not entry.filename.isascii() and (flags ^ entry.flag_bits) & UTF_8:
+        raise Failed(f"the name of its entry {entry.filename!r} is damaged")

@@ -22,10 +22,10 @@ from .models import (
     SmallCNN,
     build,
     count_parameters,
+    fingerprint,
     freeze_base_layers,
     load_backbone,
     load_weights,
-    read_weights,
     split_model,
     vgg16_shape,
 )
@@ -68,12 +68,12 @@ SCRATCH_RECIPE = {"learning_rate": 3e-3, "weight_decay": 0.05, "label_smoothing"
 
 def train_scratch(splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print) -> Run:
     """Train `SmallCNN` from random weights, as lesson 01 does."""
-    with own_randomness(seed):  # the random start of the weights
+    with own_randomness(seed=seed):  # the random start of the weights
         model = SmallCNN(len(splits.classes))
     if folder:
         clear(folder)
     options = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE, "precision": setting.precision, "report": report}
-    loaders = make_loaders(splits, setting.scratch_size)
+    loaders = make_loaders(splits, setting.scratch_size, passes=setting.scratch_passes)
     return train(model, about_scratch(splits, setting, seed=seed), loaders, options, folder=folder)
 
 
@@ -91,7 +91,7 @@ def train_transfer(
     `recipe`: by default the backbone's own, from TRANSFER_RECIPES.
     """
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
-    with own_randomness(seed):  # the random start of the new layer
+    with own_randomness(seed=seed):  # the random start of the new layer
         model = HEADS[recipe.head](load_backbone(setting.backbone, setting.weights), len(splits.classes))
     base, head = split_model(freeze_base_layers(model))
     if folder:
@@ -109,7 +109,7 @@ def train_transfer(
 
 def about_scratch(splits: Splits, setting: Setting, *, seed: int = 0) -> dict:
     """What a run from scratch has to know to build its model again and to say what it learned from."""
-    data = {"data": splits.name, "classes": splits.classes, "splits": splits.digest, "seed": seed}
+    data = {"data": splits.name, "classes": splits.classes, "splits": splits.digest, "seed": int(seed)}
     return {"network": "small_cnn", "image_size": setting.scratch_size, **data}
 
 
@@ -117,7 +117,7 @@ def about_transfer(splits: Splits, setting: Setting, recipe: TransferRecipe | No
     """The same of a transferred backbone."""
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
     about = about_scratch(splits, setting, seed=seed) | {"network": setting.backbone, "weights": short(setting.weights)}
-    return about | {"image_size": setting.transfer_size, "head": recipe.head, "test_views": recipe.test_views}
+    return about | {"image_size": setting.transfer_size, "head": recipe.head, "test_views": list(recipe.test_views)}
 
 
 def train(model, about: dict, loaders, options: dict, *, head=None, seconds_before=0.0, folder=None) -> Run:
@@ -146,13 +146,16 @@ def summarize(model: nn.Module, about: dict, history: History, test: Evaluation)
     return summary | ({"backbone": about["network"], "weights": about["weights"]} if "weights" in about else {})
 
 
+RECIPES = {"scratch": train_scratch, "transfer": train_transfer}
+
+
 def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print) -> dict[str, Run]:
     """Both recipes on the same images: {"scratch": Run, "transfer": Run}; with `folder` also comparison.json there."""
     load_backbone(setting.backbone, setting.weights)  # a wrong name or file should show before the first training
     if folder:
-        clear(folder)
+        clear(folder, "comparison.json", "comparison.png", *(f"{name}/{RUN_FILE}" for name in RECIPES))
     runs = {}
-    for name, recipe in {"scratch": train_scratch, "transfer": train_transfer}.items():
+    for name, recipe in RECIPES.items():
         report(f"{name}:")
         runs[name] = recipe(splits, setting, seed=seed, folder=folder and folder / name, report=report)
         if runs[name].history.stopped:
@@ -188,15 +191,11 @@ def comparison_table(runs: dict[str, Run]) -> str:
 # ----------------------------------------------------------------------------------- on the disk
 
 
-def clear(folder: Path) -> None:
-    """Make the folder, and take out the results of an earlier run, which would not belong to what comes now.
-
-    Raises BadArgument if it can't be made or written to.
-    """
+def clear(folder: Path, *names: str) -> None:
+    """Make the folder, and take out results of an earlier run, by default its model: they don't belong to a new one."""
     check_writable(folder)
-    for name in (RUN_FILE, "run.json", "comparison.json", "comparison.png"):
-        for file in (folder / name, folder / "scratch" / name, folder / "transfer" / name):
-            file.unlink(missing_ok=True)
+    for name in names or [RUN_FILE, "run.json"]:  # run.json: of the course's first version
+        (folder / name).unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -213,7 +212,8 @@ def save_run(run: Run, folder: Path) -> None:
     """Write the run into `folder` as one file: weights, what it is about, history and summary."""
     check_writable(folder)
     state = {key: value.cpu().contiguous() for key, value in run.model.state_dict().items()}
-    about = {"about": run.about, "history": asdict(run.history), "summary": run.summary, "environment": environment()}
+    about = {"about": run.about, "history": asdict(run.history), "summary": run.summary}
+    about |= {"environment": environment(), "fingerprint": fingerprint(run.model)}
     write_whole(folder / RUN_FILE, save(state, metadata={"run": json.dumps(about)}))
 
 
@@ -235,22 +235,27 @@ def load_run(folder: Path, splits: Splits | None = None) -> Run:
 
 def read_run(folder: Path) -> Run:
     """The run in a folder, finished or stopped; raises BadArgument if there is none of this version of the course."""
-    check_run_folder(folder)
-    file = folder / RUN_FILE
-    state = read_weights(file)
+    file = run_file(folder)
+    refused = BadArgument(f"{file} is damaged, or was not written by this version of the course. Train it again.")
     try:
         with safe_open(file, "pt") as opened:
-            saved = json.loads(opened.metadata()["run"])
+            saved, names = json.loads(opened.metadata()["run"]), opened.keys()
+            # Copies: else the file would stay mapped into memory, and Windows would let nobody replace it.
+            state = {name: opened.get_tensor(name).clone() for name in names}
         about, history, summary = saved["about"], History(**saved["history"]), saved["summary"]
-    except (SafetensorError, TypeError, KeyError) as error:
-        raise BadArgument(f"{file} was not written by this version of the course. Train it again.") from error
-    return Run(load_weights(partial(empty_model, about, state), state, file), about, history, summary=summary)
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise refused from error
+    model = load_weights(partial(empty_model, about, state), state, file)
+    if fingerprint(model) != saved.get("fingerprint"):
+        raise refused
+    return Run(model, about, history, summary=summary)
 
 
-def check_run_folder(folder: Path) -> None:
-    """Raise BadArgument if the folder holds no run, with the folders below it that do."""
-    if (folder / RUN_FILE).is_file():
-        return
+def run_file(folder: Path) -> Path:
+    """The file of the run in a folder; raises BadArgument if there is none, naming the folders inside that have one."""
+    file = folder if folder.name == RUN_FILE else folder / RUN_FILE
+    if file.is_file():
+        return file
     inside = sorted(file.parent for file in folder.glob(f"*/{RUN_FILE}"))
     if inside:
         raise BadArgument(f"{folder} holds {len(inside)} runs. Choose one: {' or '.join(map(str, inside))}.")

@@ -54,6 +54,7 @@ class Setting:
     backbone: str = "vgg16"
     weights: str = "imagenet"
     precision: str = "fast"  # of PRECISIONS
+    scratch_passes: int = 1  # how often an epoch from scratch shows each image: few images make short epochs
 
     def __str__(self) -> str:
         precision = choose_precision(best_device(), self.precision)
@@ -62,7 +63,7 @@ class Setting:
 
 
 SETTINGS = {
-    "sample": Setting("sample", 64, 96, 14, 5, weights=str(SAMPLE / "vgg16_slim.safetensors")),
+    "sample": Setting("sample", 64, 96, 10, 5, weights=str(SAMPLE / "vgg16_slim.safetensors"), scratch_passes=4),
     "photos": Setting("photos", 128, 224, 30, 8),
     "photos-full": Setting("photos-full", 128, 224, 15, 3),
 }

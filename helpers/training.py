@@ -67,7 +67,7 @@ def evaluate(
     """
     device = device or best_device()
     logits, labels = [], []
-    with own_randomness(), placed(model, device), torch.inference_mode(), autocast(device, precision):
+    with own_randomness(loader), placed(model, device), torch.inference_mode(), autocast(device, precision):
         model.eval()
         for images, batch_labels in loader:
             logits.append(model(to_device(images, device)).float().cpu())
@@ -90,14 +90,15 @@ def to_device(batch: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model is on the device for a while; then where it was, and each layer in the mode it had."""
-    home = next((parameter.device for parameter in model.parameters()), device)
-    modes = {layer: layer.training for layer in model.modules()}
+    """The model is on the device for a while; then where and how it was in memory, each layer in the mode it had."""
+    parameters, modes = list(model.parameters()), {layer: layer.training for layer in model.modules()}
+    home = parameters[0].device if parameters else device
+    contiguous = all(parameter.is_contiguous() for parameter in parameters)
     try:
         model.to(device, memory_format=torch.channels_last)
         yield
     finally:
-        model.to(home)
+        model.to(home, memory_format=torch.contiguous_format if contiguous else torch.preserve_format)
         for layer, training in modes.items():
             layer.training = training
 
@@ -106,7 +107,7 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
 def autocast(device: torch.device, precision: str = "fast") -> Iterator[None]:
     """The context in which convolutions and matrix products use the chosen precision."""
     name = choose_precision(device, precision)
-    with exact_convolutions(name):
+    with exact_convolutions(device, name):
         if name == "float32":
             yield
         else:
@@ -115,14 +116,20 @@ def autocast(device: torch.device, precision: str = "fast") -> Iterator[None]:
 
 
 @contextmanager
-def exact_convolutions(precision: str) -> Iterator[None]:
+def exact_convolutions(device: torch.device, precision: str) -> Iterator[None]:
     """In float32, no rounding of a convolution's inputs to 10 binary digits (TF32), as CUDA does by default."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = before and precision != "float32"
+    if device.type != "cuda" or precision != "float32":  # on a CPU, threads would change the flag under each other
+        yield
+        return
+    # PyTorch 2.9 and later have a new flag, and refuse to read the old one where a user has set the new.
+    new = getattr(torch.backends.cudnn, "conv", None)
+    flags, name, exact = (new, "fp32_precision", "ieee") if new else (torch.backends.cudnn, "allow_tf32", False)
+    before = getattr(flags, name)
+    setattr(flags, name, exact)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        setattr(flags, name, before)
 
 
 # What CUDA, MPS, cuDNN (two ways) and the CPU (two ways) say when memory ends.
@@ -131,19 +138,34 @@ OUT_OF_MEMORY = (
 )  # fmt: skip
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """True for the errors that CUDA, MPS and the CPU raise when memory ends."""
-    return any(words in str(error) for words in OUT_OF_MEMORY)
+def is_out_of_memory(error: Exception) -> bool:
+    """True for the errors that Python, CUDA, MPS and the CPU raise when memory ends."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 @contextmanager
-def own_randomness(seed: int | None = None) -> Iterator[None]:
-    """Random numbers for a while, from `seed` if there is one; torch's global ones are then as they were."""
-    cards = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(cards):
-        if seed is not None:
-            torch.manual_seed(seed)
-        yield
+def own_randomness(loader: DataLoader | None = None, *, seed: int | None = None) -> Iterator[None]:
+    """Random numbers for a while; torch's global ones, and a loader's own, are then as they were."""
+    apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    own = getattr(loader, "generator", None)
+    order = own.get_state() if own else None
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        try:
+            if seed is not None:
+                set_seed(seed, loader)
+            yield
+        finally:
+            if own:
+                own.set_state(order)
+            if apple is not None:
+                torch.mps.set_rng_state(apple)
+
+
+def set_seed(seed: int, loader: DataLoader | None = None) -> None:
+    """Start torch's random numbers anew, and those of a loader that has some of its own."""
+    torch.manual_seed(seed)
+    if getattr(loader, "generator", None):
+        loader.generator.manual_seed(seed)
 
 
 # ------------------------------------------------------------------------------------------ fit
@@ -161,8 +183,8 @@ class History:
 
     @property
     def lowest_loss(self) -> float:
-        """The lowest validation loss of all epochs."""
-        return min(row["validation_loss"] for row in self.rows)
+        """The lowest validation loss of all epochs; infinite before the first."""
+        return min((row["validation_loss"] for row in self.rows), default=math.inf)
 
     @property
     def seconds(self) -> float:
@@ -195,7 +217,6 @@ def fit(
     *,
     epochs: int,
     learning_rate: float | list[dict] = 1e-3,
-    optimizer: str = "adamw",
     schedule: str = "one-cycle",
     weight_decay: float = 0.01,
     label_smoothing: float = 0.0,
@@ -206,7 +227,7 @@ def fit(
     precision: str = "fast",
     report: Callable[[str], None] = print,
 ) -> History:
-    """Train the layers that are not frozen; the model ends with the weights of its best epoch on validation.
+    """Train what is not frozen, with AdamW; the model ends with the weights of its best epoch on validation.
 
     `learning_rate`: one for all, or groups of parameters with a rate each, as `learning_rates_by_block` makes them.
     `patience`: stop after so many epochs in a row without a lower validation loss; None runs all `epochs`.
@@ -221,25 +242,22 @@ def fit(
     check_options(model, train_loader, epochs=epochs, patience=patience, average=average)
     device = device or best_device()
     history = History(precision=choose_precision(device, precision))
-    with own_randomness(), placed(model, device):
-        optimizer = make_optimizer(model, optimizer, learning_rate, weight_decay)
+    with own_randomness(train_loader), placed(model, device):
+        optimizer = make_optimizer(model, "adamw", learning_rate, weight_decay)
         scheduler = make_schedule(optimizer, schedule, epochs * len(train_loader))
+        step = Step(model, optimizer, scheduler, device, history.precision, label_smoothing)
         averaged = None if average is None else moving_average(model, optimizer, decay=average)
-        scaler = torch.amp.GradScaler(device.type, enabled=history.precision == "float16")
-        step = Step(model, optimizer, scheduler, scaler, device, label_smoothing, history.precision)
         best = copy_of_weights(model)
         try:
             for epoch in range(1, epochs + 1):
                 start = time.perf_counter()
-                torch.manual_seed(seed_of_epoch(seed, epoch))
-                row = train_one_epoch(step, train_loader)
+                set_seed(seed_of_epoch(seed, epoch), train_loader)
+                row = {"epoch": epoch, **train_one_epoch(step, train_loader)}
                 with weights_of(model, averaged):
-                    result = evaluate(model, validation_loader, device=device, precision=history.precision)
-                    check_finite(result.log_loss)
-                    row |= {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
-                    history.rows.append({"epoch": epoch, **row, "seconds": time.perf_counter() - start})
-                    if averaged or result.log_loss <= history.lowest_loss:
+                    row |= validate(model, validation_loader, device=device, precision=history.precision)
+                    if average or row["validation_loss"] < history.lowest_loss:
                         history.best_epoch, best = epoch, copy_of_weights(model)
+                history.rows.append(row | {"seconds": time.perf_counter() - start})
                 report(epoch_line(history.rows[-1], epochs))  # last: what the reader sees is then kept
                 if patience and epoch - history.best_epoch >= patience:
                     report(f"Stopped early: no lower validation loss in the last {patience} epochs.")
@@ -266,7 +284,7 @@ def check_options(model: nn.Module, loader: DataLoader, *, epochs: int, patience
 
 def seed_of_epoch(seed: int, epoch: int) -> int:
     """The seed of one epoch, so that its order and augmentation depend on nothing that came before."""
-    return (seed + epoch * 0x9E3779B97F4A7C15) % 2**63  # spreads consecutive numbers far apart
+    return (int(seed) + epoch * 0x9E3779B97F4A7C15) % 2**63  # spreads consecutive numbers far apart
 
 
 def stop(history: History, report: Callable[[str], None]) -> None:
@@ -274,7 +292,7 @@ def stop(history: History, report: Callable[[str], None]) -> None:
     if not history.rows:
         raise Stopped("Stopped in the first epoch. The weights are those from before.") from None
     history.stopped = True
-    report(f"Stopped in epoch {len(history.rows) + 1}. Kept: the weights of epoch {history.best_epoch}.")
+    report(f"Stopped after epoch {len(history.rows)}. Kept: the weights of epoch {history.best_epoch}.")
 
 
 def copy_of_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -304,15 +322,18 @@ def weights_of(model: nn.Module, other: nn.Module | None) -> Iterator[None]:
 
 @dataclass
 class Step:
-    """All that one step of training needs."""
+    """One step of training: what it needs, and what it does with a batch."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
     device: torch.device
-    label_smoothing: float
     precision: str
+    label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        # float16 has no room for small gradients: the loss is enlarged for the way back.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Learn from one batch, on the device; returns the loss and the logits."""
@@ -320,7 +341,7 @@ class Step:
             logits = self.model(images)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
         self.optimizer.zero_grad()
-        with exact_convolutions(self.precision):
+        with exact_convolutions(self.device, self.precision):
             self.scaler.scale(loss).backward()
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
@@ -343,6 +364,13 @@ def train_one_epoch(step: Step, loader: DataLoader) -> dict:
         seen += len(labels)
     check_finite(loss_sum.item())
     return {"train_loss": loss_sum.item() / seen, "train_accuracy": correct.item() / seen}
+
+
+def validate(model: nn.Module, loader: DataLoader, *, device: torch.device, precision: str) -> dict:
+    """The means over all images of the validation split."""
+    result = evaluate(model, loader, device=device, precision=precision)
+    check_finite(result.log_loss)
+    return {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
 
 
 class LossNotFinite(CourseError):
@@ -436,7 +464,6 @@ def find_learning_rate(
     lowest: float = 1e-6,
     highest: float = 1.0,
     steps: int = 60,
-    optimizer: str = "adamw",
     seed: int = 0,
     device: torch.device | None = None,
     precision: str = "fast",
@@ -450,15 +477,13 @@ def find_learning_rate(
         raise BadArgument(f"No way from {lowest:g} to {highest:g} in {steps} steps: take two or more, up from above 0.")
     check_options(model, loader, epochs=1, patience=None, average=None)
     device, rates, losses, weights = device or best_device(), [], [], copy_of_weights(model)
-    precision = choose_precision(device, precision)
-    with own_randomness(seed), placed(model, device):
-        stepper = make_optimizer(model, optimizer, lowest, weight_decay=0.0)
-        growth = torch.optim.lr_scheduler.ExponentialLR(stepper, (highest / lowest) ** (1 / (steps - 1)))
-        scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
-        step = Step(model, stepper, growth, scaler, device, 0.0, precision)
+    with own_randomness(loader, seed=seed), placed(model, device):
+        optimizer = make_optimizer(model, "adamw", lowest, weight_decay=0.0)
+        growth = torch.optim.lr_scheduler.ExponentialLR(optimizer, (highest / lowest) ** (1 / (steps - 1)))
+        step = Step(model, optimizer, growth, device, choose_precision(device, precision))
         try:
             for batch in islice(chain.from_iterable(repeat(loader)), steps):
-                rate = stepper.param_groups[0]["lr"]
+                rate = optimizer.param_groups[0]["lr"]
                 losses.append(train_one_epoch(step, [batch])["train_loss"])
                 rates.append(rate)
                 if losses[-1] > 4 * losses[0]:

@@ -1,10 +1,9 @@
 """Transfer: what a frozen base says about each image, computed once and kept on disk, and how a head learns from it."""
 
-import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from .data import EvalTransform, ImageDataset, Splits, digest_of, read, register_formats, stream
 from .downloads import only_one
 from .models import Standardize, fingerprint
-from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line
+from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line, printable
 from .training import autocast, is_out_of_memory, own_randomness, placed, to_device
 
 BATCH = {"thread": 8, "all threads": 32, "gpu": 128}  # images at once, at most
@@ -133,53 +132,78 @@ def extract_features(
     """The base's output for every image, in the order of the dataset; stored in `folder`. The base is left as it was.
 
     An image is found again by its content, so one that was seen before, under any name, is not computed again,
-    and a changed one is. Other weights, layers, sizes, views, precision or versions of PyTorch and Pillow are stored
-    apart. A run that was stopped goes on where it was; a second process waits and then finds the work done.
+    and a changed one is. What another base, size, view, precision, device or version computes is stored apart.
+    A run that was stopped goes on where it was; a second process waits and then finds the work done.
     The features are kept as float16 if they were computed in a fast precision, else as float32; memory does not grow
     with their number. Raises BadArgument for a wrong option or a dataset that augments, CourseError if the disk
     can't be written.
     """
-    if unknown := set(views) - set(VIEWS):
-        raise BadArgument(f"Unknown view {min(unknown)!r}. Choose from: {', '.join(VIEWS)}.")
-    dataset, folder, device = getattr(images, "dataset", images), folder or FEATURES, device or best_device()
-    if not isinstance(dataset.transform, EvalTransform):
-        raise BadArgument(
-            "Features are kept for images as eval_transform makes them, always the same. "
-            "Make the loader with augment=False, and choose `views` instead."
-        )
+    dataset, folder = images.dataset if isinstance(images, DataLoader) else images, folder or FEATURES
+    check_images(dataset, views)
+    device = device or best_device()
     precision = choose_precision(device, precision)
     digests = [dataset.digests.get(path) or digest_of(read(path)) for path, _ in dataset.images]
-    store = Store(folder, store_key(base, dataset, views, precision), half=precision != "float32")
     through = Halving(partial(forward, base, views=views, precision=precision, device=device), report)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with only_one(folder / store.key):
-            known = store.rows()[1]
-            missing = {digest: path for digest, (path, _) in zip(digests, dataset.images, strict=True)}
-            paths = [path for digest, path in missing.items() if digest not in known]
-            with (
-                own_randomness(),
-                placed(base, device),
-                closing(compute(through, dataset, paths, device)) as batches,
-                tqdm(total=len(paths), desc="features", unit=" images", disable=len(paths) < 1000) as bar,
-            ):
-                base.eval()
-                store.append(batches, progress=bar.update)
-            stored, row_of = store.rows()
-    except OSError as error:
-        cause = first_line(error)
-        raise CourseError(f"Could not keep features in {folder} ({cause}). Make room there.") from error
+    with own_randomness(), placed(base, device):
+        base.eval()
+        example = example_of(through, dataset)
+        key = store_key(base, dataset, views, precision, device, example)
+        store = Store(folder / f"{key}.features", example, half=precision != "float32")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with only_one(store.file):
+                known = store.rows()[1]
+                missing = {digest: path for digest, (path, _) in zip(digests, dataset.images, strict=True)}
+                paths = [path for digest, path in missing.items() if digest not in known]
+                with (
+                    closing(compute(through, dataset, paths, device)) as batches,
+                    tqdm(total=len(paths), desc="features", unit=" images", disable=len(paths) < 1000) as bar,
+                ):
+                    store.append(batches, progress=bar.update)
+                stored, row_of = store.rows()
+        except OSError as error:
+            raise CourseError(
+                f"Could not keep features in {folder} ({first_line(error)}). Make room there, or name another folder "
+                "in COURSE_CACHE."
+            ) from error
     if changed := [path for digest, path in missing.items() if digest not in row_of]:
-        raise CourseError(f"{changed[0]} changed while features were computed. Load the splits again.")
+        raise CourseError(f"{printable(changed[0])} changed while features were computed. Load the splits again.")
     labels = torch.tensor([label for _, label in dataset.images])
     return Features(stored, torch.tensor([row_of[digest] for digest in digests]), labels)
 
 
-def store_key(base: nn.Module, dataset: ImageDataset, views: tuple[str, ...], precision: str) -> str:
-    """Another key for all that changes a feature: weights, layers, images, views, precision, versions."""
-    parts = [fingerprint(base), base, dataset.size, dataset.transform.key, [VIEWS[view] for view in views], precision]
+def check_images(dataset: Dataset, views: tuple[str, ...]) -> None:
+    """Raise BadArgument for an unknown view, and for images that are not the same at every look."""
+    if not views or set(views) - set(VIEWS):
+        raise BadArgument(f"views is {views!r}. Choose one or more of: {', '.join(VIEWS)}.")
+    transform = getattr(dataset, "transform", None)
+    # Its text too: to an EvalTransform, as to any Compose, another transform may have been added.
+    if type(transform) is not EvalTransform or repr(transform) != repr(EvalTransform(*transform.key)):
+        raise BadArgument(
+            "Features are kept of an ImageDataset with eval_transform, whose images are always the same. "
+            "Make the loader with augment=False, and choose `views` instead."
+        )
+
+
+def store_key(base: nn.Module, dataset: ImageDataset, views, precision: str, device, example: Tensor) -> str:
+    """Another key for all that changes a feature: base, images, views, precision, device, versions.
+
+    What a base does shows in its answer to an example: its layers' text says nothing about code of one's own.
+    """
+    answer = [tuple(example.shape), digest_of(example.numpy().tobytes())]
+    parts = [fingerprint(base), answer, type(dataset).__name__, dataset.size, dataset.transform.key]
+    parts += [[VIEWS[view] for view in views], precision, device.type]
     parts += [torch.__version__, torchvision.__version__, PIL.__version__]
-    return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()[:16]
+    return digest_of("\n".join(map(repr, parts)).encode())[:16]
+
+
+def example_of(through: Callable, dataset: ImageDataset) -> Tensor:
+    """The features (views, …) of an image of noise, always the same one, computed in one thread."""
+    size = dataset.transform.key[0]
+    noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with threads_restored():
+        torch.set_num_threads(1)
+        return through(noise)[0]
 
 
 # ----------------------------------------------------------------------------------- computed
@@ -199,18 +223,34 @@ def compute(through: Callable, dataset: ImageDataset, paths: list[Path], device:
     if device.type != "cpu":
         with closing(stream(partial(load, dataset), paths, threads)) as items:
             for batch in BatchSampler(items, BATCH["gpu"], drop_last=False):
-                digests, images = zip(*batch, strict=True)
-                yield list(digests), through(torch.stack(images))
+                yield through_full(through, batch, BATCH["gpu"])
         return
 
     def work(batch: list[Path]) -> Batch:
-        digests, images = zip(*(load(dataset, path) for path in batch), strict=True)
-        return list(digests), through(torch.stack(images))
+        return through_full(through, [load(dataset, path) for path in batch], size)
 
     size = max(1, min(BATCH["thread"], BATCH["all threads"] // threads))
-    alone = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with threads_restored():
+        batches = BatchSampler(paths, size, drop_last=False)
+        yield from stream(work, batches, threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def through_full(through: Callable, batch: list[tuple[str, Tensor]], size: int) -> Batch:
+    """Digests and features of a batch, which is filled up to its size with its last image.
+
+    Else an image's feature would depend, in its last digits, on how many others are computed with it.
+    """
+    digests, images = map(list, zip(*batch, strict=True))
+    images += [images[-1]] * (size - len(images))
+    return digests, through(torch.stack(images))[: len(digests)]
+
+
+@contextmanager
+def threads_restored() -> Iterator[None]:
+    """Afterwards torch computes in as many threads as before."""
+    threads = torch.get_num_threads()
     try:
-        yield from stream(work, BatchSampler(paths, size, drop_last=False), threads, **alone)
+        yield
     finally:
         torch.set_num_threads(threads)
 
@@ -273,28 +313,20 @@ class Store:
     """A file of records: an image's digest, its feature (views, …), and the checksum of both.
 
     A record counts if its checksum is right. What a stopped run, a full disk or a damaged drive left does not count,
-    and is computed anew. The shape of a feature stands in the file's name.
+    and is computed anew.
     """
 
-    def __init__(self, folder: Path, key: str, *, half: bool):
-        self.folder, self.key, self.dtype = folder, key, "<f2" if half else "<f4"
-
-    def file(self) -> Path | None:
-        """The file, if there is one."""
-        return next(iter(sorted(self.folder.glob(f"{self.key}-*.features"))), None)
-
-    def record(self, shape: tuple[int, ...]) -> numpy.dtype:
-        """How a feature of this shape is laid out in the file."""
-        return numpy.dtype([("digest", "S64"), ("feature", self.dtype, shape), ("checksum", "<u4")])
+    def __init__(self, file: Path, example: Tensor, *, half: bool):
+        self.file = file
+        feature = ("feature", "<f2" if half else "<f4", tuple(example.shape))
+        self.record = numpy.dtype([("digest", "S64"), feature, ("checksum", "<u4")])
 
     def rows(self) -> tuple[numpy.ndarray, dict[str, int]]:
         """All features, memory-mapped, and where in them each image stands that counts."""
-        file = self.file()
-        record = self.record(shape_in(file) if file else ())
-        count = file.stat().st_size // record.itemsize if file else 0
+        count = self.file.stat().st_size // self.record.itemsize if self.file.exists() else 0
         if not count:
-            return numpy.empty(0), {}
-        records = numpy.memmap(file, record, mode="r", shape=(count,))
+            return numpy.empty((0, *self.record["feature"].shape)), {}
+        records = numpy.memmap(self.file, self.record, mode="r", shape=(count,))
         whole = [checksum(one) == one["checksum"] for one in records]
         names = [digest.decode("ascii", "replace") for digest in records["digest"]]
         return records["feature"], {name: row for row, name in enumerate(names) if whole[row]}
@@ -302,24 +334,18 @@ class Store:
     def append(self, batches: Iterator[Batch], *, progress: Callable) -> None:
         """Write the records of each batch behind those that are there, and see them safe on the disk."""
         for digests, features in batches:
-            if self.dtype == "<f2":
+            records = numpy.zeros(len(digests), self.record)
+            if records["feature"].dtype == numpy.float16:
                 features = features.clamp(-HALF_MAX, HALF_MAX)
-            record = self.record(tuple(features.shape[1:]))
-            records = numpy.zeros(len(digests), record)
             records["digest"], records["feature"] = digests, features.numpy()
             records["checksum"] = [checksum(one) for one in records]
-            file = self.file() or self.folder / f"{self.key}-{'x'.join(map(str, features.shape[1:]))}.features"
-            with open(file, "r+b" if file.exists() else "wb") as out:
-                out.seek(out.seek(0, os.SEEK_END) // record.itemsize * record.itemsize)  # over a record that was cut
+            with open(self.file, "r+b" if self.file.exists() else "wb") as out:
+                # From the end of the last whole record on: one that was cut is written over.
+                out.seek(out.seek(0, os.SEEK_END) // self.record.itemsize * self.record.itemsize)
                 out.write(records.tobytes())
                 out.flush()
                 os.fsync(out.fileno())
             progress(len(digests))
-
-
-def shape_in(file: Path) -> tuple[int, ...]:
-    """The shape of a feature as it stands in a file's name, such as 2x1024."""
-    return tuple(map(int, file.stem.rpartition("-")[2].split("x")))
 
 
 def checksum(record: numpy.void) -> int:

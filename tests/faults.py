@@ -1,4 +1,4 @@
-"""What the tests of faults share: a real HTTP server that misbehaves as it is told, archives, processes to kill."""
+"""What the tests of downloads share: a real HTTP server that misbehaves as it is told, archives, child processes."""
 
 import io
 import random
@@ -8,22 +8,23 @@ import struct
 import threading
 import time
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 from helpers import downloads
+from helpers.settings import CourseError
 
 ETAG = '"first version"'
-# Waits short enough for a test, and long enough for a busy machine.
-FAST = downloads.Patience(connect=5, read=5, tries=3, first_wait=0.01, longest_wait=2)
+PATIENCE = downloads.Patience(connect=5, read=5, tries=3, first_wait=1, longest_wait=60)  # nobody sleeps: `waits`
 
 
-def make_zip(files):
+def make_zip(files, compression=zipfile.ZIP_DEFLATED):
     """The bytes of a zip archive with these contents, by name."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as zipped:
+    with zipfile.ZipFile(buffer, "w") as zipped:
         for name, content in files.items():
-            zipped.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+            zipped.writestr(zipfile.ZipInfo(name), content, compression)
     return buffer.getvalue()
 
 
@@ -43,14 +44,20 @@ def leftovers(folder):
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
-def fetch(url, target, **options):
-    """As `downloads.fetch`, with little patience."""
-    return downloads.fetch(url, target, **({"patience": FAST} | options))
-
-
 def fetch_and_unpack(url, folder):
     """What a lesson does at its start, as a process that can be killed."""
-    downloads.unpack(fetch(url, folder / "a.zip"), folder / "out")
+    downloads.unpack(downloads.fetch(url, folder / "a.zip"), folder / "out")
+
+
+def write_without_room(file, content, room):
+    """Write where a file may have only `room` bytes; what is said goes into a file beside it."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    try:
+        downloads.write_whole(file, content)
+    except CourseError as error:
+        file.with_name("said").write_text(str(error))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -66,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
             behaviour(self)
         self.close_connection = True
 
+    do_CONNECT = do_GET  # as a proxy is asked
+
     def head(self, code, headers):
         self.send_response(code)
         for name, value in headers.items():
@@ -78,13 +87,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FaultyServer(ThreadingHTTPServer):
-    """`scripts`: for each path the behaviours to come. `asked`: (path, Range, If-Range) of every request."""
+    """`scripts`: for each path the behaviours to come. `asked`: (path, Range, If-Range) of every request.
+
+    `waits`: the seconds that its clients would have slept before they asked again.
+    """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.scripts, self.asked, self.lock = {}, [], threading.Lock()
+        self.scripts, self.asked, self.waits, self.lock = {}, [], [], threading.Lock()
 
     def serve(self, *behaviours, path="/file.zip"):
         """Answer requests for `path` with these, one after the other; returns its address."""
@@ -95,10 +107,11 @@ class FaultyServer(ThreadingHTTPServer):
         """A client that hangs up is no news here."""
 
 
-@contextmanager
-def running_server():
-    """A server in a thread of its own."""
+def running_server(monkeypatch):
+    """A server in a thread of its own; downloads wait for it, and for any other, without sleeping."""
     server = FaultyServer()
+    monkeypatch.setattr(downloads, "PATIENCE", PATIENCE)
+    monkeypatch.setattr("urllib3.util.retry.time", SimpleNamespace(sleep=server.waits.append, time=time.time))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield server

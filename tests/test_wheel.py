@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"
 FILES = ("pyproject.toml", "requirements.txt", "requirements-keras.txt", "README.md", "LICENSE")
-FOLDERS = ("helpers", "data/sample")
+FOLDERS = ("helpers", "data/sample", "data/drawing")
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,10 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_it_holds_the_package_and_the_whole_sample(installed):
-    sample = {f"sample/{name}": data for name, data in contents(ROOT / "data" / "sample").items()}
-    expected, found = contents(ROOT / "helpers") | sample, contents(installed / "helpers")
+def test_it_holds_the_package_the_whole_sample_and_what_draws_it(installed):
+    expected, found = contents(ROOT / "helpers"), contents(installed / "helpers")
+    for part in ("sample", "drawing"):
+        expected |= {f"{part}/{name}": data for name, data in contents(ROOT / "data" / part).items()}
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
     assert sum(name.endswith(".jpg") for name in found) == 800

@@ -80,7 +80,7 @@ def run(paths, root):
         seconds = time.perf_counter() - start
         failures += failure is not None
         outcome = f"FAILED, file left as it was: {failure}" if failure else "executed"
-        print(f"{path.relative_to(root)}  {seconds:.1f} s  {outcome}", flush=True)
+        print(f"{path.relative_to(root).as_posix()}  {seconds:.1f} s  {outcome}", flush=True)
     return 1 if failures else 0
 
 
@@ -169,7 +169,7 @@ def stamp(root, url=None):
     changes = planned_changes(root, github_address(published(url or origin(root), root)))
     for path, text in changes.items():
         write_atomically(path, text)
-        print(f"stamped {path.relative_to(root)}")
+        print(f"stamped {path.relative_to(root).as_posix()}")
     if not changes:
         print("nothing to change")
     return 0
