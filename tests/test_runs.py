@@ -539,12 +539,13 @@ def test_an_image_is_read_once_to_be_split_once_for_its_features_and_once_to_be_
     assert len(answers) == 24
 
 
-def test_training_from_scratch_reads_an_image_once_an_epoch(images, setting):
+@pytest.mark.parametrize("passes", [1, 3])
+def test_training_from_scratch_reads_an_image_once_each_time_that_it_shows_it(images, setting, passes):
     splits = load_splits(setting)
     with opened_below(images) as opened:
-        runs.train_scratch(splits, setting, report=quiet)
+        runs.train_scratch(splits, replace(setting, scratch_passes=passes), report=quiet)
     expected = Counter()
-    for part, times in ((splits.train, 2), (splits.validation, 2), (splits.test, 1)):
+    for part, times in ((splits.train, 2 * passes), (splits.validation, 2), (splits.test, 1)):
         expected |= {path.relative_to(images).as_posix(): times for path, _ in part}
     assert Counter(opened) == expected
 
