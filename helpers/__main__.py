@@ -86,7 +86,9 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
     command.add_argument("--precision", choices=PRECISIONS, default="fast", help="default: the device's fastest")
     command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
-    command.add_argument("--out", metavar="DIR", type=a_path, help="default: runs/compare, runs/scratch or runs/transfer")
+    command.add_argument(
+        "--out", metavar="DIR", type=a_path, help="default: runs/compare, runs/scratch or runs/transfer"
+    )
 
 
 def a_path(text: str) -> Path:
