@@ -68,12 +68,12 @@ def parser() -> argparse.ArgumentParser:
     for command in (both, one):
         add_training_options(command)
     use = commands.add_parser("predict", help="name the class of images, with a trained model")
-    use.add_argument("run", metavar="RUN_DIR", type=Path, help="the folder of a training run")
+    use.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
     use.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
     use.set_defaults(command=predict_command)
     look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
-    look.add_argument("folder", metavar="DIR", type=Path)
-    look.add_argument("--out", metavar="FILE", type=Path, help="write all findings as CSV")
+    look.add_argument("folder", metavar="DIR", type=a_path)
+    look.add_argument("--out", metavar="FILE", type=a_path, help="write all findings as CSV")
     look.set_defaults(command=audit_command)
     return top
 
@@ -86,7 +86,14 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
     command.add_argument("--precision", choices=PRECISIONS, default="fast", help="default: the device's fastest")
     command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
-    command.add_argument("--out", metavar="DIR", type=Path, help="default: runs/compare, runs/scratch or runs/transfer")
+    command.add_argument(
+        "--out", metavar="DIR", type=a_path, help="default: runs/compare, runs/scratch or runs/transfer"
+    )
+
+
+def a_path(text: str) -> Path:
+    """A path in which ~ is the home folder, or any file called ~$name, for which Path.expanduser fails."""
+    return Path(os.path.expanduser(text))
 
 
 def seed_number(text: str) -> int:
@@ -145,7 +152,7 @@ def predict_command(options: argparse.Namespace) -> int:
 def image_files(names: list[str]) -> Iterator[Path]:
     """The files that are meant: each file itself, all in a folder, all that fit a pattern; BadArgument for none."""
     for name in names:
-        path = Path(os.path.expanduser(name))  # Path.expanduser fails for a file called ~$name
+        path = a_path(name)
         if "://" in name:
             raise BadArgument(f"{name} is an address. Download the image first, and give its file.")
         found = list_files(path) if path.is_dir() else [path]

@@ -23,7 +23,7 @@ from .models import Standardize, fingerprint
 from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line, printable
 from .training import autocast, is_out_of_memory, own_randomness, placed, to_device
 
-BATCH = {"thread": 8, "all threads": 32, "gpu": 128}  # images at once, at most
+BATCH = {"thread": 8, "all threads": 32, "cuda": 128, "mps": 32}  # images at once, at most
 HALF_MAX = torch.finfo(torch.float16).max
 
 # A view is another look at the same image, made from the batch that was decoded once:
@@ -222,8 +222,8 @@ def compute(through: Callable, dataset: ImageDataset, paths: list[Path], device:
     threads = torch.get_num_threads()
     if device.type != "cpu":
         with closing(stream(partial(load, dataset), paths, threads)) as items:
-            for batch in BatchSampler(items, BATCH["gpu"], drop_last=False):
-                yield through_full(through, batch, BATCH["gpu"])
+            for batch in BatchSampler(items, BATCH[device.type], drop_last=False):
+                yield through_full(through, batch, BATCH[device.type])
         return
 
     def work(batch: list[Path]) -> Batch:

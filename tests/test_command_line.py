@@ -220,7 +220,8 @@ def test_a_name_that_begins_with_a_tilde_is_no_user(images, a_run, capsys, monke
 def test_the_home_folder_is_understood(images, a_run, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(images))
     monkeypatch.setenv("USERPROFILE", str(images))
-    assert run("predict", a_run, "~/ants/0.png") == 0
+    shutil.copytree(a_run, images / "run")
+    assert run("predict", "~/run", "~/ants/0.png") == 0  # in quotes, or from a shell that leaves ~ alone
     assert named(capsys) == ([str(images / "ants" / "0.png")], [])
 
 

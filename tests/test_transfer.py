@@ -509,14 +509,15 @@ def test_memory_does_not_grow_with_the_number_of_cores(images, tmp_path, threads
     assert base.seen == [1, *-(-9 // size) * [size]]  # the example, then batches that are filled up
 
 
-def test_a_gpu_is_given_large_batches_in_order(images):
+@pytest.mark.parametrize(("gpu", "size"), [("cuda", 128), ("mps", 32)])
+def test_a_gpu_is_given_large_batches_in_order(images, gpu, size):
     sizes, dataset, paths = [], loader_of(images).dataset, [images[i][0] for i in [7, 0, 3, *range(9)]]
-    found = transfer.compute(lambda batch: sizes.append(len(batch)) or batch, dataset, paths, torch.device("cuda"))
+    found = transfer.compute(lambda batch: sizes.append(len(batch)) or batch, dataset, paths, torch.device(gpu))
     digests, features = zip(*found, strict=True)
     expected = [dataset[i][0] for i in [7, 0, 3, *range(9)]]
     assert torch.equal(torch.cat(features), torch.stack(expected))
     assert digests == ([transfer.digest_of(path.read_bytes()) for path in paths],)
-    assert sizes == [128]  # threads would take eight and four
+    assert sizes == [size]  # threads would take eight and four
 
 
 def test_after_a_failure_torch_has_its_threads_again_and_nothing_runs_on(images, tmp_path, monkeypatch, threads):
