@@ -7,6 +7,10 @@ Speed: the audit, and the check before training, against decoding every image fu
 decoding takes in as many threads: Pillow's smallest draft, in shades of grey, of files that are in memory. Processor
 time says how much work each is. It is measured on the images as they are, and on 12-megapixel mosaics of them,
 because a draft saves more on images of a camera's size.
+
+Copies: which of 300 altered copies, saved at quality 50, are recognised, and how many unaltered images are taken for
+copies of others, among photographs, drawings, textures and pages of text; by the audit, and by `imagehash.phash` with
+at most 8 of 64 bits different, where imagehash is installed.
 """
 
 import argparse
@@ -15,19 +19,20 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
 import numpy
 import PIL
-from PIL import Image, ImageEnhance, features
+from PIL import Image, ImageEnhance, ImageFilter, features
 
-from helpers.auditing import SIMILAR, audit, find_similar, look_at, standardize
-from helpers.data import cores, in_threads, is_readable, load_splits
+from helpers.auditing import SIDE, SIMILAR, audit, find_similar, look_at, standardize_waves
+from helpers.data import cores, in_threads, load_splits, look_into
 from helpers.runs import write_json
-from helpers.settings import choose_setting, environment
+from helpers.settings import SAMPLE, choose_setting, environment
 
+from .image_sets import write_pages, write_textures
 from .pages import RESULTS, write_table
 from .speed import make_mosaics, speed_cells, stopwatch, take_turns
 
@@ -39,11 +44,16 @@ except ImportError:
 WAYS = ("decoded fully, one process", "audit", "check before training", "bare decoding, the least there is")
 ALTERATIONS: dict[str, Callable] = {
     "saved again at quality 50": lambda image: image,
+    "three quarters of the size": lambda image: image.resize((image.width * 3 // 4, image.height * 3 // 4)),
     "half the size": lambda image: image.resize((image.width // 2, image.height // 2)),
     "1.6 times the size": lambda image: image.resize((round(1.6 * image.width), round(1.6 * image.height))),
-    "20% brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.2),
+    "15% brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.15),
     "20% less contrast": lambda image: ImageEnhance.Contrast(image).enhance(0.8),
+    "20% more contrast": lambda image: ImageEnhance.Contrast(image).enhance(1.2),
     "grey": lambda image: image.convert("L"),
+    "slightly blurred": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
+    "slight noise": lambda image: add_noise(image, 5),
+    "1% cut from each side": lambda image: trim(image, 0.01),
     "2% cut from each side": lambda image: trim(image, 0.02),
     "5% cut from each side": lambda image: trim(image, 0.05),
 }
@@ -67,14 +77,8 @@ def measure(options: argparse.Namespace) -> None:
         mosaics = make_mosaics(files, Path(folder), count=options.mosaics)
         content["mosaics"] = measure_speed(mosaics, rounds=options.rounds)
     content["search among 25,000"] = {"seconds": measure_search(25_000)}
-    content["copies"] = measure_copies(files, thumbnail_vectors, limit=SIMILAR)
-    file, name = RESULTS / "audit_speed.json", "copies by imagehash"
-    earlier = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if imagehash:
-        content[name] = measure_copies(files, imagehash_vectors, limit=0.75)
-    elif name in earlier:  # it stays as it was measured
-        content[name] = {"date": earlier["date"]} | earlier[name]
-    write_json(file, content)
+    content["copies"] = measure_sets(splits.name, files)
+    write_json(RESULTS / "audit_speed.json", content)
 
 
 def versions() -> dict:
@@ -122,7 +126,7 @@ def run_audit(files: list[Path]) -> None:
 
 def check(files: list[Path]) -> None:
     """What `load_splits` does with every file before training."""
-    assert all(in_threads(is_readable, files, title="check"))
+    assert all(look.readable for look in look_into(files).values())
 
 
 def decode_least(content: bytes) -> None:
@@ -137,29 +141,45 @@ def decode_least(content: bytes) -> None:
 
 def measure_search(count: int) -> float:
     """Seconds to search that many thumbnails for similar ones."""
-    noise = numpy.random.default_rng(0).integers(0, 256, (count, 256), dtype=numpy.uint8)
+    noise = numpy.random.default_rng(0).integers(0, 256, (count, SIDE * SIDE), dtype=numpy.uint8)
     thumbnails = [row.tobytes() for row in noise]
     return stopwatch(lambda: find_similar(thumbnails))[0]
 
 
-def measure_copies(files: list[Path], vectors: Callable, *, limit: float, count: int = 300) -> dict:
-    """The share of altered copies that are recognised, and how similar the most similar images are.
+def measure_sets(name: str, files: list[Path]) -> dict:
+    """How well each method tells copies from strangers, among images of four kinds."""
+    methods = {"audit": (audit_vectors, SIMILAR)} | ({"imagehash": (imagehash_vectors, 0.75)} if imagehash else {})
+    with tempfile.TemporaryDirectory() as folder:
+        sets = {name: files, "sample": sorted(SAMPLE.glob("*/*/*.jpg"))}
+        sets["textures"] = write_textures(Path(folder, "textures"), 1770)
+        sets["pages"] = write_pages(Path(folder, "pages"), 1000)
+        return {
+            kind: {method: measure_copies(images, *how) for method, how in methods.items()}
+            for kind, images in sets.items()
+        }
+
+
+def measure_copies(files: list[Path], vectors: Callable, limit: float, *, count: int = 300) -> dict:
+    """The share of altered copies that are recognised, and how many of the unaltered images are accused.
 
     `vectors` makes rows of length 1 of files; two images count as one if the product of their rows reaches `limit`.
     """
     start = time.perf_counter()
     rows = vectors(files)
     result = {"milliseconds_per_image": 1000 * (time.perf_counter() - start) / len(files), "limit": limit}
-    pairs = numpy.sort((rows @ rows.T)[numpy.triu_indices(len(files), 1)])[::-1]
-    result |= {"pairs": len(pairs), "pairs_above_limit": int((pairs >= limit).sum())}
-    result |= {"most_similar_pairs": [round(float(product), 4) for product in pairs[:6]]}
+    products = numpy.tril(rows @ rows.T, -1)
+    best, other = products.max(axis=1), products.argmax(axis=1)
+    accused = numpy.flatnonzero(best >= limit)
+    across = sum(files[i].parent.name != files[other[i]].parent.name for i in accused)
+    result |= {"images": len(files), "accused": len(accused), "across_classes": across}
+    result |= {"most_similar": [round(float(product), 4) for product in sorted(best)[:-7:-1]]}
     chosen = random.Random(0).sample(range(len(files)), min(count, len(files)))
     for name, change in ALTERATIONS.items():
         with tempfile.TemporaryDirectory() as folder:
             copies = [altered(files[i], change, Path(folder) / f"{i}.jpg") for i in chosen]
             products = (vectors(copies) * rows[chosen]).sum(axis=1)
         result[name] = {"recognised": float((products >= limit).mean()), "lowest": round(float(products.min()), 4)}
-        print(f"{name}: {result[name]}")
+    print(result, flush=True)
     return result
 
 
@@ -170,9 +190,9 @@ def altered(file: Path, change: Callable, copy: Path) -> Path:
     return copy
 
 
-def thumbnail_vectors(files: list[Path]) -> numpy.ndarray:
+def audit_vectors(files: list[Path]) -> numpy.ndarray:
     """What the audit compares."""
-    return standardize([look.thumbnail for look in in_threads(look_at, files, title="thumbnails")])
+    return standardize_waves([look.thumbnail for look in in_threads(look_at, files, title="thumbnails")])
 
 
 def imagehash_vectors(files: list[Path]) -> numpy.ndarray:
@@ -180,10 +200,15 @@ def imagehash_vectors(files: list[Path]) -> numpy.ndarray:
 
     def bits(file: Path) -> numpy.ndarray:
         with Image.open(file) as image:
-            image.draft("RGB", (32, 32))
             return imagehash.phash(image).hash.ravel()
 
     return numpy.array(in_threads(bits, files, title="imagehash"), dtype=numpy.float32) / 4 - 1 / 8
+
+
+def add_noise(image: Image.Image, deviation: float) -> Image.Image:
+    """The image with normal noise, different in each channel."""
+    noise = deviation * numpy.random.default_rng(0).standard_normal((image.height, image.width, 3))
+    return Image.fromarray((numpy.asarray(image) + noise).clip(0, 255).astype(numpy.uint8))
 
 
 def trim(image: Image.Image, share: float) -> Image.Image:
@@ -222,16 +247,21 @@ def row(content: dict, images: str, name: str) -> str:
 
 
 def copies_lines(content: dict) -> list[str]:
-    """Which altered copies are recognised, by which means."""
-    heads = {"copies": "the audit's thumbnails", "copies by imagehash": "`imagehash.phash`, at most 8 bits differ"}
-    methods = [content[name] for name in heads if name in content]
-    rows = {
-        "altered copies recognised": [head for name, head in heads.items() if name in content],
-        "---": ["---"] * len(methods),
-        **{name: [f"{method[name]['recognised']:.1%}" for method in methods] for name in ALTERATIONS},
-        "pairs of the unaltered images that count as copies": [str(m["pairs_above_limit"]) for m in methods],
-    }
+    """Which altered copies are recognised, and which strangers accused, in each set of images."""
+    sets = content["copies"].values()
+    heads = [f"{name}: {kind['audit']['images']:,} images" for name, kind in content["copies"].items()]
+    rows = {"altered copies recognised": heads, "---": ["---"] * len(heads)}
+    for name in ALTERATIONS:
+        rows[name] = [cell(f"{method[name]['recognised']:.1%}" for method in kind.values()) for kind in sets]
+    rows["unaltered images accused"] = [cell(str(method["accused"]) for method in kind.values()) for kind in sets]
+    rows["of them across classes"] = [cell(str(method["across_classes"]) for method in kind.values()) for kind in sets]
     return [f"| {' | '.join([name, *cells])} |" for name, cells in rows.items()]
+
+
+def cell(values: Iterable[str]) -> str:
+    """The audit's value, and in brackets that of imagehash where it was installed."""
+    first, *others = values
+    return first + "".join(f" ({other})" for other in others)
 
 
 if __name__ == "__main__":
