@@ -121,7 +121,12 @@ def default_weights(setting_name: str, backbone: str) -> str:
 
 
 def best_device() -> torch.device:
-    """The CUDA card if there is one, else Apple's GPU (MPS), else the CPU."""
+    """COURSE_DEVICE, such as cpu; without it the CUDA card if there is one, else Apple's GPU (MPS), else the CPU."""
+    try:
+        if name := os.environ.get("COURSE_DEVICE"):
+            return torch.device(name)
+    except RuntimeError as error:
+        raise BadArgument(f"COURSE_DEVICE is {name!r}; choose cpu, cuda or mps.") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

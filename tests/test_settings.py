@@ -339,3 +339,12 @@ def test_the_error_of_a_worker_process_is_its_last_line():
         "Caught CourseError in DataLoader worker process 0.\nTraceback …\nhelpers.data.Unreadable: x: y is damaged.\n"
     )
     assert str(CourseError(text)) == "x: y is damaged."
+
+
+def test_the_device_can_be_chosen(monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    assert settings.best_device() == torch.device("cpu")
+    monkeypatch.setenv("COURSE_DEVICE", "gpu")
+    with pytest.raises(settings.BadArgument, match="choose cpu, cuda or mps"):
+        settings.best_device()
