@@ -233,6 +233,9 @@ def check_splits(names: dict[Path, str | None], folder: Path) -> dict[str, Path]
 
 def class_folders(folder: Path) -> list[Path]:
     """The visible folders in a folder, in order, without what the course itself wrote there."""
+    for child in list_folder(folder, folders=False):
+        if not has_image_name(child) and not child.exists():  # a class on a drive that is not there, perhaps
+            raise CourseError(f"{printable(child)} is a link that leads nowhere. Bring back its target, or remove it.")
     return [child for child in list_folder(folder, folders=True) if not is_output(child)]
 
 
@@ -265,7 +268,7 @@ def is_output(folder: Path) -> bool:
 
 def list_files(folder: Path) -> list[Path]:
     """The visible files in a class folder, at any depth, in order; links to folders are followed, each folder once."""
-    found, entered = [], {identity(above) for above in {*folder.absolute().parents, *folder.resolve().parents}}
+    found, entered = [], {identity(above) for above in folder.resolve().parents}
     for place, folders, names in os.walk(folder, followlinks=True, onerror=stop_reading):
         if identity(place) in entered:  # a link to a folder above, perhaps: without end, and full of other classes
             folders.clear()
@@ -377,7 +380,8 @@ def read(path: str | Path) -> bytes:
     try:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
-            raise CourseError(f"{printable(path)} is no file that can be read to an end.")
+            kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe or a device"
+            raise CourseError(f"{printable(path)} is {kind}, not the file of an image.")
         if about.st_size > LARGEST_FILE:
             raise Unreadable(f"{printable(path)} is larger than a gigabyte: no image, or too large to train on.")
         # Read at once: every access to a file in Pillow's small pieces would make threads wait for each other.
@@ -518,8 +522,14 @@ def register_formats() -> None:
 
 def has_image_name(path: Path) -> bool:
     """True if a file is called like an image, whether Pillow can read that kind here or not."""
+    return path.suffix.lower() in image_suffixes()
+
+
+@cache
+def image_suffixes() -> set[str]:
+    """The endings of the names of images, in small letters."""
     register_formats()
-    return path.suffix.lower() in {*Image.registered_extensions(), ".heic", ".heif", ".avif", ".jfif"}
+    return {*Image.registered_extensions(), ".heic", ".heif", ".avif", ".jfif"}
 
 
 # ------------------------------------------------------------------------------------- many files

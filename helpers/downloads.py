@@ -43,7 +43,7 @@ class Patience:
     connect: float = 10  # until the server must have answered the call
     read: float = 30  # without a byte, until the connection counts as dead
     tries: int = 4  # failures in a row, for each source
-    first_wait: float = 0.5  # doubled before each further try, and a little by chance: a class has many laptops
+    first_wait: float = 0.5  # doubled before each try but the second, which comes at once, and longer by chance
     longest_wait: float = 60  # a server that asks for a longer one is given up
 
     def retry(self) -> Retry:
@@ -270,7 +270,7 @@ def explain(error: Exception, url: str) -> Failed:
         broken = isinstance(error, requests.ConnectionError | ChunkedEncodingError)
         return Broken(cause) if broken else Failed(first_line(error))
     if isinstance(error, SSLError):
-        return Failed("its certificate is not accepted")
+        return Failed("its certificate is not accepted" if "CERTIFICATE" in text else "no secure connection")
     reached = "timed out" in text or "Connection aborted" in text
     return Failed(f"{cause if reached else 'no connection'}, {PATIENCE.tries} tries")
 

@@ -1,322 +1,394 @@
-"""Every figure of the course, one function each; each returns a matplotlib figure."""
+"""Every figure of the course, one function each. A figure needs no screen, and says in words what it shows."""
 
-from collections.abc import Sequence
-from itertools import groupby, pairwise
+import base64
+import io
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, groupby
 
-import matplotlib.pyplot as plt
 import numpy
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon, Rectangle
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from .data import to_rgb
 
 # Okabe and Ito's colours, which people with colour-blindness can tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-COLOURS = [BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"]
+COLOURS, MARKERS = [BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"], "os^Dv"
 
 
-def finish(figure: Figure) -> Figure:
-    """Take the figure off pyplot's list, so that a notebook shows it once: as the cell's value."""
-    plt.close(figure)
-    return figure
+class Plot(Figure):
+    """A figure without pyplot: on no global list, the same on every machine, shown by a notebook as a cell's value.
+
+    `name` is the same in every run, because notebook tests compare it; `alt` tells who can't see it what is there.
+    """
+
+    def __init__(self, width: float, height: float, *, name: str, **options):
+        layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+        super().__init__(figsize=(width, height), **{"dpi": 100, "layout": layout} | options)
+        self.name, self.alt = name, ""
+
+    def __repr__(self) -> str:
+        return f"Figure: {self.name}"
+
+    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
+        """What Jupyter shows and stores: the image and a text, and the words for a screen reader."""
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        png = base64.b64encode(file.getvalue()).decode()
+        return {"image/png": png, "text/plain": repr(self)}, {"image/png": {"alt": self.alt}}
+
+
+# ------------------------------------------------------------------------------- names and axes
+
+
+def literal(text: str) -> str:
+    """What matplotlib must be given to show the text as it is: between two $ it would read a formula."""
+    return str(text).replace("$", r"\$")
+
+
+def label(name: str, *, longest: int = 40) -> str:
+    """A name that somebody else chose, on one line, and without its middle if it is long."""
+    name, half = "".join(letter if letter.isprintable() else " " for letter in str(name)), longest // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[1 - half :]}"
 
 
 def tidy(axes, *, title: str, x: str, y: str) -> None:
-    """Title, axis labels, a light grid and no box."""
-    axes.set_title(title, loc="left", fontweight="bold")
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    """Title, axis labels, a light grid behind all else and no box."""
+    axes.set_title(literal(title), loc="left", fontweight="bold")
+    axes.set_xlabel(literal(x))
+    axes.set_ylabel(literal(y))
     axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def image_grid(images: Sequence, titles: Sequence[str], *, columns: int = 6, title: str = "") -> Figure:
-    """Images in rows, each under its title. An image is a PIL image or a tensor (3, height, width) in [0, 1]."""
-    columns = min(columns, len(images)) or 1
-    rows = max(1, -(-len(images) // columns))
-    # Few dots per inch: more would only enlarge small images, and the notebook's file with them.
-    options = {"figsize": (2.4 * columns, 2.9 * rows), "dpi": 40, "squeeze": False, "layout": "constrained"}
-    figure, axes = plt.subplots(rows, columns, **options)
-    for spot in axes.flat:
-        spot.axis("off")
-    for spot, image, text in zip(axes.flat, images, titles, strict=False):
-        spot.imshow(image.permute(1, 2, 0).numpy() if hasattr(image, "permute") else image)
-        spot.set_title(text, fontsize=17)
-    figure.suptitle(title, fontweight="bold", fontsize=21)
-    return finish(figure)
+def add_legend(figure: Figure, entries: Mapping, *, columns: int | None = None) -> None:
+    """Name to what is drawn for it, below the axes, where the legend covers nothing."""
+    names = [literal(label(name)) for name in entries]
+    columns = columns or max(1, 100 // (8 + max(map(len, names))))
+    options = {"loc": "outside lower left", "ncols": columns, "frameon": False, "fontsize": 9}
+    legend = figure.legend(list(entries.values()), ["?"] * len(names), **options)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)  # not earlier, because matplotlib leaves out names that start with an underscore
 
 
-def learning_curves(histories: dict, *, test_accuracy: dict | None = None) -> Figure:
+def begin_near_lowest(axes) -> None:
+    """Let an axis of shares begin at the tenth below the lowest one, and end at 1."""
+    axes.set_ylim(max(0, numpy.floor(10 * axes.dataLim.ymin - 0.1) / 10), 1.005)
+
+
+# ---------------------------------------------------------------------------------------- lines
+
+
+def line_chart(
+    series: Mapping, *, title: str, x: str, y: str, log_x: bool = False, log_y: bool = False,
+    reference: tuple[str, float] | None = None, pale: Mapping | None = None,
+    y_range: tuple[float, float] | None = None, alt: str | None = None,
+) -> Plot:  # fmt: skip
+    """A line for each entry: name to its values, counted from 1, or to the pair (x, y).
+
+    `reference`: name and height of a dotted line. `pale`: lines behind, in the colours of `series`, in the same order.
+    """
+    figure = Plot(8, 4, name=title)
+    axes = figure.subplots()
+    draw_lines(axes, pale or {}, alpha=0.3, marker="", zorder=1)
+    entries = draw_lines(axes, series)
+    if reference:
+        entries[reference[0]] = axes.axhline(reference[1], color=GREY, linestyle=":")
+    if y_range or (not log_y and axes.dataLim.ymin >= 0):
+        axes.set_ylim(y_range or (0, None))
+    scales = {"xscale": log_x, "yscale": log_y}
+    axes.set(**{scale: "log" for scale, is_log in scales.items() if is_log})
+    tidy(axes, title=title, x=x, y=y)
+    add_legend(figure, entries)
+    figure.alt = alt or f"Line chart, {title}: {y}, by {x}, {in_words(series)}."
+    return figure
+
+
+def curve_with_spread(
+    series: Mapping[str, Mapping[float, Sequence[float]]], *, title: str, x: str, y: str, log_x: bool = True,
+    reference: tuple[str, float] | None = None, alt: str | None = None,
+) -> Plot:  # fmt: skip
+    """What several seeds gave, name to {x: one value a seed}: their mean, a dot for each, and the band they fill."""
+    means = {
+        name: (sorted(values), [float(numpy.mean(values[place])) for place in sorted(values)])
+        for name, values in series.items()
+    }
+    alt = alt or f"Line chart with a dot for each seed, {title}: mean of {y}, by {x}, {in_words(means)}."
+    figure = line_chart(means, title=title, x=x, y=y, log_x=log_x, reference=reference, alt=alt)
+    (axes,) = figure.axes
+    for line, (name, values) in zip(list(axes.lines), series.items(), strict=False):
+        places, colour = means[name][0], line.get_color()
+        lowest, highest = ([end(values[place]) for place in places] for end in (min, max))
+        axes.fill_between(places, lowest, highest, color=colour, alpha=0.15, linewidth=0)
+        seeds = [(place, value) for place in places for value in values[place]]
+        axes.plot(*zip(*seeds, strict=True), line.get_marker(), color=colour, alpha=0.4, markersize=4)
+    ticks = sorted({place for values in series.values() for place in values})
+    axes.set_xticks(ticks, [f"{place:,g}" for place in ticks])
+    axes.set_xticks([], minor=True)
+    if axes.dataLim.ymin >= 0 and axes.dataLim.ymax <= 1:
+        begin_near_lowest(axes)
+    return figure
+
+
+def draw_lines(axes, series: Mapping, **style) -> dict:
+    """A line for each entry, in a colour and with markers of its own; returns name to line."""
+    lines = {}
+    for (name, values), colour, marker in zip(series.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+        x, y = points(values)
+        options = {"color": colour, "marker": marker if len(x) <= 40 else "", "markersize": 4} | style
+        (lines[name],) = axes.plot(x, y, **options)
+        if all(float(place).is_integer() for place in x):
+            axes.xaxis.get_major_locator().set_params(integer=True)
+    return lines
+
+
+def points(values) -> tuple[Sequence[float], Sequence[float]]:
+    """x and y of a line, of which x may be left out."""
+    is_pair = isinstance(values, tuple) and len(values) == 2 and all(isinstance(part, Iterable) for part in values)
+    return values if is_pair else (range(1, len(values) + 1), values)
+
+
+def in_words(series: Mapping) -> str:
+    """Where each line begins and ends."""
+    ends = {name: [float(y) for y in points(values)[1]] or [numpy.nan] for name, values in series.items()}
+    return "; ".join(f"{label(name)} from {y[0]:.3g} to {y[-1]:.3g}" for name, y in ends.items())
+
+
+def learning_curves(histories: Mapping, *, test_accuracy: Mapping | None = None, alt: str | None = None) -> Plot:
     """Loss and accuracy by epoch for one or more runs, side by side.
 
     `histories`: name of a run to its History. `test_accuracy`: name to a fraction, drawn as a diamond after the run.
     """
-    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
-        for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
-            epochs = [row["epoch"] for row in history.rows]
-            for part, style in (("train", {"linestyle": "--", "alpha": 0.6}), ("validation", {"marker": "o"})):
-                values = [row[f"{part}_{quantity}"] for row in history.rows]
-                axes.plot(epochs, values, color=colour, markersize=3.5, label=f"{name}, {part}", **style)
-        if test_accuracy:
-            spot = (epochs[-1] + 0.6, test_accuracy[name])
-            accuracy.plot(*spot, "D", color=colour, markeredgecolor="black", label=f"{name}, test {spot[1]:.1%}")
-    tidy(loss, title="Loss", x="epoch", y="mean cross-entropy (nats)")
-    tidy(accuracy, title="Accuracy", x="epoch", y="share of images named correctly")
-    loss.set_ylim(bottom=0)
-    accuracy.set_ylim(top=1.005)
-    for axes in (loss, accuracy):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    accuracy.legend(loc="lower right", fontsize=8)
-    return finish(figure)
+    figure, tests = Plot(10, 4.4, name="learning curves"), test_accuracy or {}
+    units = {"loss": "mean cross-entropy (nats)", "accuracy": "share of images named correctly"}
+    for axes, (quantity, unit) in zip(figure.subplots(1, 2), units.items(), strict=True):
+        entries = {}
+        for part, style in (("train", {"linestyle": "--", "alpha": 0.6, "marker": ""}), ("validation", {})):
+            series = {name: [row[f"{part}_{quantity}"] for row in run.rows] for name, run in histories.items()}
+            entries |= {f"{name}, {part}": line for name, line in draw_lines(axes, series, **style).items()}
+        tidy(axes, title=quantity.capitalize(), x="epoch", y=unit)
+    for name, share in tests.items():
+        style = {"color": entries[f"{name}, validation"].get_color(), "markeredgecolor": "black", "linestyle": ""}
+        spot = (len(histories[name].rows) + 0.6, share)
+        (entries[f"{name}, test {share:.1%}"],) = axes.plot(*spot, marker="D", **style)
+    figure.axes[0].set_ylim(bottom=0)
+    begin_near_lowest(axes)
+    add_legend(figure, entries, columns=3 if tests else 2)
+    tested = "".join(f" Test accuracy of {label(name)}: {share:.3g}." for name, share in tests.items())
+    figure.alt = alt or f"Line charts of loss and accuracy by epoch. Validation accuracy: {in_words(series)}.{tested}"
+    return figure
 
 
-def confusion_matrix(evaluation, classes: Sequence[str], *, title: str = "Confusion matrix") -> Figure:
-    """Rows: the true class. Columns: what the model said. Each cell: how many images, and the share of its row."""
-    counts = numpy.zeros((len(classes), len(classes)), dtype=int)
-    numpy.add.at(counts, (evaluation.labels.numpy(), evaluation.predictions.numpy()), 1)
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    side = 2.2 + 0.9 * len(classes)
-    figure, axes = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in numpy.ndenumerate(counts):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(range(len(classes)), classes)
-    tidy(axes, title=title, x="the model says", y="the image shows")
-    axes.grid(visible=False)
-    return finish(figure)
+# --------------------------------------------------------------------------------------- images
+
+DPI = 120
+FULL_WIDTH, WIDEST = 1200, 320  # pixels of a full row, and of an image in a row of few
+LETTER, LINE = 9, 19  # pixels that a letter and a line of a title take
 
 
-def most_wrong(evaluation, images: Sequence, classes: Sequence[str], *, load, count: int = 12) -> Figure:
-    """The wrongly named images of which the model was most sure, with the probability it gave its answer.
+def image_grid(
+    images: Sequence, titles: Sequence[str], *, columns: int = 6, title: str = "", alt: str | None = None
+) -> Plot:
+    """Images in rows, each under its title: small ones drawn 2, 3, 4 … times as large, large ones shrunk.
+
+    An image is a PIL image of any mode, or a tensor (channels, height, width) in [0, 1].
+    """
+    columns = max(1, min(columns, len(images)))
+    cell = min(FULL_WIDTH // columns, WIDEST)
+    shown, texts = [as_pixels(image, cell - 8) for image in images], [wrap(text, cell) for text in titles]
+    head, above = 2 * LINE if title else 0, LINE * max(map(len, texts), default=0)
+    step = above + 8 + max(map(len, shown), default=0)  # from one row of images to the next
+    width, height = max(columns * cell, 12 * len(title)), head + step * -(-len(images) // columns) + 1
+    # A little more and a little less than whole pixels: matplotlib cuts a figure's size, and rounds an image's up.
+    size = numpy.array([width, height]) + 0.1
+    figure = Plot(*size / DPI, name=title or "images", dpi=DPI, layout="none")
+    figure.suptitle(literal(title), x=4 / width, y=1 - 6 / height, ha="left", va="top", fontsize=12, fontweight="bold")
+    for place, (pixels, text) in enumerate(zip(shown, texts, strict=True)):
+        row, column = divmod(place, columns)
+        high, wide = pixels.shape[:2]
+        spot = column * cell + 4, height - (head + row * step + above + high), wide - 0.01, high - 0.01
+        axes = figure.add_axes(spot / numpy.tile(size, 2), xticks=[], yticks=[], frame_on=False)
+        axes.imshow(pixels, aspect="auto", interpolation="nearest")
+        axes.set_title(literal("\n".join(text)), loc="left", fontsize=9, pad=3)
+    words = textwrap.shorten("; ".join(map(" ".join, texts)), 400, placeholder=" …")
+    figure.alt = alt or f"{title or 'Images'}: {len(images)} in rows of {columns}. {words}"
+    return figure
+
+
+def as_pixels(image, box: int) -> numpy.ndarray:
+    """The image as (height, width, 3), so large that it just fits into a square of `box` pixels."""
+    if isinstance(image, Tensor):
+        image = to_pil_image(image.cpu().float().clamp(0, 1) if image.is_floating_point() else image.cpu())
+    image = to_rgb(image)
+    scale = box / max(image.size)
+    scale = int(scale) if scale >= 1 else scale  # a whole number of times, so that every pixel stays a sharp square
+    size = [max(1, round(side * scale)) for side in image.size]
+    pixels = numpy.asarray(image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS))
+    # 52 levels of a colour instead of 256: nobody sees it, and a notebook's file is a third smaller.
+    return (numpy.round(pixels / 5) * 5).astype(numpy.uint8)
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """The text in lines that fit into so many pixels, the first four."""
+    return [part for line in str(text).split("\n") for part in textwrap.wrap(line, width // LETTER)][:4]
+
+
+def most_wrong(
+    evaluation, images: Sequence, classes: Sequence[str], *, load, count: int = 12, alt: str | None = None
+) -> Plot:
+    """The wrongly named images, the most confident first, with the probability that the model gave its answer.
 
     `images`: the (path, label) pairs in the order of the evaluation. `load`: path to PIL image.
     """
-    sure = evaluation.probabilities.max(1).values
-    wrong = (evaluation.predictions != evaluation.labels).nonzero().flatten().tolist()
-    worst = sorted(wrong, key=lambda i: -sure[i])[:count]
-    said = evaluation.predictions
-    titles = [f"{classes[evaluation.labels[i]]}, taken\nfor {classes[said[i]]} ({sure[i]:.0%})" for i in worst]
-    title = f"The most wrong of {len(wrong)} mistakes in {len(evaluation.labels)} images"
-    return image_grid([load(images[i][0]) for i in worst], titles, title=title)
+    confidence, said, names = evaluation.probabilities.max(1).values, evaluation.predictions, [*map(label, classes)]
+    wrong = (said != evaluation.labels).nonzero().flatten().tolist()
+    first = sorted(wrong, key=lambda i: -confidence[i])[:count]
+    titles = [f"{names[evaluation.labels[i]]}, taken\nfor {names[said[i]]} ({confidence[i]:.0%})" for i in first]
+    title = f"{len(wrong)} mistakes in {len(evaluation.labels)} images, the most confident first"
+    figure = image_grid([load(images[i][0]) for i in first], titles, title=title, alt=alt)
+    figure.name = "mistakes, the most confident first"
+    return figure
 
 
-def receptive_fields(stacks: dict[str, Sequence[int]], *, cells: int = 9) -> Figure:
+# --------------------------------------------------------------------------- a matrix, and bars
+
+
+def confusion_matrix(
+    evaluation, classes: Sequence[str], *, title: str = "Confusion matrix", alt: str | None = None
+) -> Plot:
+    """Rows: the true class. Columns: what the model said. The colour of a cell is its share of the row.
+
+    Up to 20 classes, a cell also says how many images it holds; of more than 60, not every class is named.
+    """
+    count, counts = len(classes), numpy.zeros((len(classes), len(classes)), dtype=int)
+    numpy.add.at(counts, (evaluation.labels.numpy(), evaluation.predictions.numpy()), 1)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    side, size = min(11.2, 2.2 + 0.9 * count), 10 if count <= 10 else 8
+    figure = Plot(side + 0.8, side, name=title)
+    axes = figure.subplots()
+    cells = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    written = counts >= 0 if count <= 10 else counts > 0
+    for row, column in zip(*written.nonzero(), strict=True) if count <= 20 else ():
+        style = {"color": "white" if shares[row, column] > 0.5 else "black", "fontsize": size}
+        axes.text(column, row, f"{counts[row, column]}\n{shares[row, column]:.0%}", ha="center", va="center", **style)
+    if count > 20:
+        figure.colorbar(cells, label="share of the row", shrink=0.6)
+    places = range(0, count, -(-count // 60))
+    names = [literal(label(classes[place], longest=24)) for place in places]
+    axes.set_xticks(places, names, rotation=90 if count * max(map(len, names)) > 60 else 0, fontsize=size)
+    axes.set_yticks(places, names, fontsize=size)
+    tidy(axes, title=title, x="the model says", y="the image shows")
+    axes.grid(visible=False)
+    figure.alt = alt or f"{title}, {count} classes: {counts.trace()} of {counts.sum()} images are on the diagonal."
+    return figure
+
+
+def bar_chart(
+    panels: Mapping[str, Mapping[str, float]], *, title: str, x: str, form: str = ".0%",
+    reference: tuple[str, Sequence[float]] | None = None, alt: str | None = None,
+) -> Plot:  # fmt: skip
+    """Panels side by side, title to {name: value}, the same names in each: a bar to the right for each name.
+
+    `form`: how the values are written. `reference`: name of a dashed line, and where it stands in each panel.
+    """
+    names = list(next(iter(panels.values())))
+    figure, entries = Plot(10, 1.8 + 0.25 * len(names), name=title), {}
+    figure.suptitle(literal(title), fontweight="bold")
+    for place, axes in enumerate(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]):
+        panel, values = list(panels.items())[place]
+        bars = axes.barh(range(len(names)), [values[name] for name in names], color=COLOURS[place])
+        axes.bar_label(bars, [f"{values[name]:{form}}" for name in names], padding=3, fontsize=8)
+        axes.set_yticks(range(len(names)), [literal(label(name)) for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.6)  # the first at the top
+        axes.margins(x=0.15)
+        if reference:
+            entries[reference[0]] = axes.axvline(reference[1][place], color=GREEN, linestyle="--")
+        tidy(axes, title=panel, x=x, y="")
+    if reference:
+        add_legend(figure, entries)
+    words = "; ".join(f"{panel}, most: {max(v, key=v.get)}, {max(v.values()):{form}}" for panel, v in panels.items())
+    figure.alt = alt or f"Bar chart of {len(names)} bars: {title}. {words}."
+    return figure
+
+
+def cost_bars(costs: Sequence, *, title: str, alt: str | None = None) -> Plot:
+    """Where the parameters are and where the work is, a bar for each layer with weights; `costs`: LayerCost of each."""
+    costs = [cost for cost in costs if cost.parameters]
+    work = {"Parameters": "parameters", "Multiply-adds for one image": "multiply_adds"}
+    panels = {panel: {cost.name: getattr(cost, quantity) for cost in costs} for panel, quantity in work.items()}
+    shares = {panel: {name: n / sum(of.values()) for name, n in of.items()} for panel, of in panels.items()}
+    return bar_chart(shares, title=title, x="share of the whole network", form=".1%", alt=alt)
+
+
+# ------------------------------------------------------------------------------------- drawings
+
+
+def receptive_fields(stacks: Mapping[str, Sequence[int]], *, cells: int = 9, alt: str | None = None) -> Plot:
     """What one number at the top sees of a row of `cells` pixels at the bottom, through stacks of convolutions.
 
     `stacks`: name to the kernel sizes, from the bottom up. The figure shows one of the two dimensions.
     """
-    figure, axes = plt.subplots(1, len(stacks), figsize=(5 * len(stacks), 3), squeeze=False, layout="constrained")
-    deepest = max(map(len, stacks.values()))
-    for spot, (name, kernels) in zip(axes.flat, stacks.items(), strict=True):
-        spacing, widths = deepest / len(kernels), [1]
-        for kernel in reversed(kernels):  # from the top down, where the view widens
-            widths.insert(0, widths[0] + kernel - 1)
+    figure, seen = Plot(5 * len(stacks), 3, name="receptive fields"), {}
+    for axes, (name, kernels) in zip(figure.subplots(1, len(stacks), squeeze=False)[0], stacks.items(), strict=True):
+        widths = [1 + sum(kernel - 1 for kernel in kernels[level:]) for level in range(len(kernels) + 1)]
         for level, width in enumerate(widths):
-            draw_row(spot, level * spacing, width, cells=cells)
-        for level, (below, above) in enumerate(pairwise(widths)):
-            for side in (-1, 1):
-                ends = [cells // 2 + side * (width / 2 - 0.1) for width in (below, above)]
-                spot.plot(ends, [level * spacing + 0.2, (level + 1) * spacing - 0.2], color=ORANGE)
-        tidy(spot, title=f"{name}: sees {widths[0]} × {widths[0]}", x="position in a row (pixels)", y="")
-        labels = ["input", *(f"after a {kernel} × {kernel} layer" for kernel in kernels)]
-        spot.set_yticks([level * spacing for level in range(len(widths))], labels)
-        spot.set_xticks(range(cells))
-        spot.grid(visible=False)
-    return finish(figure)
-
-
-def draw_row(axes, height: float, width: int, *, cells: int) -> None:
-    """A row of cells, of which the `width` in the middle are filled."""
-    for cell in range(cells):
-        colour = BLUE if abs(cell - cells // 2) <= width // 2 else "white"
-        axes.add_patch(Rectangle((cell - 0.4, height - 0.2), 0.8, 0.4, facecolor=colour, edgecolor=GREY))
-
-
-def network_drawing(costs: Sequence, *, title: str) -> Figure:
-    """The network from left to right: a box for the maps after each layer, higher for larger, longer for more maps.
-
-    `costs`: the LayerCost of every layer. Heights grow with the square root of the maps' side, lengths with the
-    cube root of their number, so that the smallest box is still to be seen.
-    """
-    figure, axes = plt.subplots(figsize=(12, 3.4), layout="constrained")
-    left, spots, unnamed = 0.0, [], dict(BOXES)
-    for cost in costs:
-        kind = type(cost.layer).__name__
-        if kind not in BOXES:
-            continue
-        (count, *sides), (colour, name) = cost.output_shape, BOXES[kind]
-        length, height = count ** (1 / 3), 3 * (sides[0] if sides else 1) ** 0.5
-        draw_box(axes, left, length, height, colour=colour, label=name if unnamed.pop(kind, None) else None)
-        spots.append((kind, cost.output_shape, left + length / 2, height / 2))
-        left += length + DEPTH * height + 2
-    name_boxes(axes, spots)
-    axes.set_title(title, loc="left", fontweight="bold")
-    axes.legend(loc="upper right", frameon=False)
-    axes.set_aspect("equal")
-    axes.autoscale_view()
-    axes.axis("off")
-    return finish(figure)
+            colours = [BLUE if abs(cell - cells // 2) <= width // 2 else "white" for cell in range(cells)]
+            axes.scatter(range(cells), [level] * cells, 500, c=colours, marker="s", edgecolors=GREY, zorder=3)
+        for side in (-1, 1):
+            axes.plot([cells // 2 + side * (width / 2 - 0.1) for width in widths], range(len(widths)), color=ORANGE)
+        axes.set(xlim=(-0.6, cells - 0.4), ylim=(-0.5, len(kernels) + 0.5))
+        seen[name] = f"{widths[0]} × {widths[0]}"
+        tidy(axes, title=f"{name}: sees {seen[name]}", x="position in a row (pixels)", y="")
+        axes.set_yticks(range(len(widths)), ["input", *(f"after a {kernel} × {kernel} layer" for kernel in kernels)])
+        axes.set_xticks(range(cells))
+        axes.grid(visible=False)
+    words = "; ".join(f"{size} pixels through {name}" for name, size in seen.items())
+    figure.alt = alt or f"Drawing of what one number at the top sees of an image: {words}."
+    return figure
 
 
 BOXES = {"Conv2d": (BLUE, "convolution, ReLU"), "MaxPool2d": (ORANGE, "max pooling"), "Linear": (GREEN, "linear layer")}
-DEPTH = 0.25  # how far a box reaches back, as a share of its height
 
 
-def draw_box(axes, left: float, length: float, height: float, *, colour: str, label: str | None) -> None:
-    """A box as seen from the front, from a little above and from the right."""
-    right, top, back = left + length, height / 2, DEPTH * height
-    style = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
-    above = [(left, top), (left + back, top + back), (right + back, top + back), (right, top)]
-    beside = [(right, -top), (right, top), (right + back, top + back), (right + back, back - top)]
-    axes.add_patch(Rectangle((left, -top), length, height, label=label, **style))
-    axes.add_patch(Polygon(above, alpha=0.55, **style))
-    axes.add_patch(Polygon(beside, alpha=0.75, **style))
+def network_drawing(costs: Sequence, *, title: str, alt: str | None = None) -> Plot:
+    """The network from left to right: a box for the maps after each layer, higher for larger, wider for more maps.
+
+    `costs`: the LayerCost of every layer. Heights grow with the square root of the maps' side, widths with the
+    cube root of their number, so that the smallest box is still to be seen.
+    """
+    figure = Plot(12, 3.4, name=title)
+    axes, left, spots, entries = figure.subplots(), 0.0, [], {}
+    for kind, (count, *sides) in ((type(cost.layer).__name__, cost.output_shape) for cost in costs):
+        if kind in BOXES:
+            width, height, (colour, name) = count ** (1 / 3), 3 * (sides[0] if sides else 1) ** 0.5, BOXES[kind]
+            box = Rectangle((left, -height / 2), width, height, facecolor=colour)
+            entries[name] = axes.add_patch(box)
+            spots.append((kind, (count, *sides), left + width / 2, -height / 2))
+            left += width + 2
+    name_boxes(axes, spots)
+    figure.suptitle(literal(title), fontweight="bold")
+    add_legend(figure, entries)
+    axes.autoscale_view()
+    axes.axis("off")
+    kinds = ", ".join(f"{sum(spot[0] == kind for spot in spots)} of {name}" for kind, (_, name) in BOXES.items())
+    figure.alt = alt or f"Drawing of a network, a box for the output of each layer: {title}. {kinds}."
+    return figure
 
 
 def name_boxes(axes, spots: Sequence[tuple]) -> None:
     """Number and size of the maps, once below each group of boxes of the same kind and shape.
 
-    `spots`: (kind, output shape, middle, half the height) of each box, from left to right.
+    `spots`: (kind, output shape, middle, foot) of each box, from left to right.
     """
     for (kind, (count, *sides)), group in groupby(spots, key=lambda spot: spot[:2]):
-        _, _, middles, halves = zip(*group, strict=True)
-        last_maps = middles[-1] == max(middle for _, shape, middle, _ in spots if len(shape) == 3)
-        if kind == "MaxPool2d" and not last_maps:
+        _, _, middles, feet = zip(*group, strict=True)
+        if kind == "MaxPool2d" and any(len(shape) == 3 and middle > middles[-1] for _, shape, middle, _ in spots):
             continue  # the next group says how large the maps are now
         text = f"{count} maps\n{sides[0]} × {sides[1]}" if sides else f"{count}"
-        axes.text(sum(middles) / len(middles), -halves[0] - 2, text, ha="center", va="top", fontsize=9)
-
-
-def cost_bars(costs: Sequence, *, title: str) -> Figure:
-    """Parameters (left) and multiply-adds for one image (right), a bar for each layer that has weights.
-
-    `costs`: the LayerCost of every layer.
-    """
-    costs = [cost for cost in costs if cost.parameters]
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
-    colours = [GREEN if len(cost.output_shape) == 1 else BLUE for cost in costs]
-    for spot, quantity, unit, name in (
-        (axes[0], "parameters", 1e6, "parameters (millions)"),
-        (axes[1], "multiply_adds", 1e9, "multiply-adds for one image (billions)"),
-    ):
-        values = [getattr(cost, quantity) for cost in costs]
-        bars = spot.barh([cost.name for cost in costs], [value / unit for value in values], color=colours)
-        spot.bar_label(bars, [f"{value / sum(values):.1%}" for value in values], padding=3, fontsize=8)
-        tidy(spot, title=name.split(" (")[0].capitalize(), x=name, y="")
-        spot.set_axisbelow(True)
-        spot.margins(x=0.12)
-    axes[0].invert_yaxis()
-    axes[0].set_ylabel("layer")
-    figure.suptitle(title, fontweight="bold")
-    return finish(figure)
-
-
-def signal_by_layer(signals: dict[str, Sequence[float]]) -> Figure:
-    """How large the numbers are after each layer: name of a start to the standard deviations, on a log scale."""
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for colour, marker, (name, values) in zip(COLOURS, "os^Dvx", signals.items(), strict=False):
-        axes.semilogy(range(1, len(values) + 1), values, color=colour, marker=marker, label=name)
-    tidy(axes, title="The signal on its way through the network", x="layer", y="standard deviation of the outputs")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
-    return finish(figure)
-
-
-def training_losses(histories: dict, *, guessing: float) -> Figure:
-    """The training loss by epoch of one or more runs, and the loss of one who guesses.
-
-    `histories`: name of a run to its History.
-    """
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for colour, marker, (name, history) in zip(COLOURS, "os^Dvx", histories.items(), strict=False):
-        epochs, losses = zip(*((row["epoch"], row["train_loss"]) for row in history.rows), strict=True)
-        axes.plot(epochs, losses, color=colour, marker=marker, markersize=4, label=name)
-    axes.axhline(guessing, color=GREY, linestyle=":", label="guessing")
-    tidy(axes, title="Loss on the training images", x="epoch", y="mean cross-entropy (nats)")
-    axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
-    return finish(figure)
-
-
-def found_by_order(is_wrong: Sequence[bool], *, title: str) -> Figure:
-    """How many of the wrong ones are found after so many looks; `is_wrong`: in the order of looking."""
-    count = sum(is_wrong)
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    axes.plot([0, len(is_wrong)], [0, count], "--", color=GREY, label="in a random order, on average")
-    axes.plot(numpy.cumsum([0, *is_wrong]), color=BLUE, label="in this order, first the most suspicious")
-    tidy(axes, title=title, x="images looked at", y=f"found, of {count}")
-    axes.legend(loc="lower right")
-    return finish(figure)
-
-
-def learning_rate_search(searches: dict) -> Figure:
-    """The loss of each batch by the learning rate, on a log scale: pale as it was, and as a running mean.
-
-    `searches`: name to what `find_learning_rate` returned, the rates and the losses.
-    """
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for colour, (name, (rates, losses)) in zip(COLOURS, searches.items(), strict=False):
-        means = [sum(losses[max(0, i - 4) : i + 1]) / len(losses[max(0, i - 4) : i + 1]) for i in range(len(losses))]
-        axes.semilogx(rates, losses, color=colour, alpha=0.3)
-        axes.semilogx(rates, means, color=colour, label=name)
-    tidy(axes, title="Loss while the learning rate grows", x="learning rate", y="loss of a batch (nats)")
-    first = max(losses[0] for _, losses in searches.values())
-    axes.set_ylim(0, 2.5 * first)  # the end, where the loss explodes, would flatten all the rest
-    axes.legend(loc="upper left")
-    return finish(figure)
-
-
-def rates_by_batch(schedules: dict[str, Sequence[float]]) -> Figure:
-    """The learning rate of each batch, on a log scale: name of a schedule or of a part to its rates."""
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for colour, (name, rates) in zip(COLOURS, schedules.items(), strict=False):
-        axes.semilogy(range(1, len(rates) + 1), rates, color=colour, marker="o", markersize=3.5, label=name)
-    tidy(axes, title="Learning rates", x="batch", y="learning rate")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    return finish(figure)
-
-
-def new_and_old_task(accuracies: dict[str, tuple[float, float]], *, guessing: tuple[float, float]) -> Figure:
-    """How well a fine-tuned network knows the new task, and with its old head the old one: two bars for each run.
-
-    `accuracies`: name of a run to (new task, old task), fractions; `guessing`: the same for one who guesses.
-    """
-    figure, panels = plt.subplots(1, 2, figsize=(10, 0.5 * len(accuracies) + 1.8), sharey=True, layout="constrained")
-    for axes, colour, title, chance, values in zip(
-        panels, (BLUE, ORANGE), ("New task", "Old task"), guessing, zip(*accuracies.values(), strict=True), strict=True
-    ):
-        bars = axes.barh(list(accuracies), values, color=colour)
-        axes.bar_label(bars, [f"{value:.0%}" for value in values], padding=3)
-        line = axes.axvline(chance, color=GREY, linestyle=":")
-        tidy(axes, title=title, x="share of images named correctly", y="")
-        axes.set_xlim(0, 1.15)
-        axes.set_axisbelow(True)
-    panels[0].invert_yaxis()
-    figure.legend([line], ["guessing"], loc="outside lower right", frameon=False)
-    return finish(figure)
-
-
-def freeze_depths(accuracies: dict, seconds: dict, megabytes: dict) -> Figure:
-    """Accuracy, time and memory by the number of unfrozen blocks, side by side.
-
-    `accuracies`: blocks to the test accuracy of each seed; `seconds`: blocks to those of an epoch, for each seed;
-    `megabytes`: blocks to the memory of a training step, in millions of bytes.
-    """
-    figure, (accuracy, time, memory) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
-    for axes, values in ((accuracy, accuracies), (time, seconds)):
-        for depth, single in values.items():
-            axes.plot([depth] * len(single), single, "o", color=BLUE, alpha=0.4, markersize=5)
-        means = [sum(single) / len(single) for single in values.values()]
-        axes.plot(list(values), means, color=BLUE, label="mean; a dot is one seed")
-    memory.bar(list(megabytes), list(megabytes.values()), color=ORANGE)
-    unit = "unfrozen blocks"
-    tidy(accuracy, title="Accuracy", x=unit, y="share of test images named correctly")
-    tidy(time, title="Time", x=unit, y="seconds for an epoch")
-    tidy(memory, title="Memory", x=unit, y="megabytes for a training step")
-    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower left", frameon=False)
-    time.set_ylim(bottom=0)
-    memory.set_axisbelow(True)
-    return finish(figure)
+        axes.text(numpy.mean(middles), feet[0] - 2, text, ha="center", va="top", fontsize=9)

@@ -3,53 +3,49 @@
 import io
 import json
 import os
+import runpy
+import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 
-import numpy
+import matplotlib.figure
 import pytest
 import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
+from small import alone, draw_classes, opened_below, slim_weights
 
 from helpers import __main__ as command_line
-from helpers import data, downloads, models, runs, settings
-from helpers.runs import load_model, load_run, train_scratch
-
-TINY = {"scratch_size": 32, "transfer_size": 32, "scratch_epochs": 2, "transfer_epochs": 2}
-
-
-@pytest.fixture
-def images(tmp_path):
-    """A folder of three classes, eight images each; each class has a colour of its own."""
-    generator = numpy.random.default_rng(0)
-    for label, name in enumerate(("ants", "bees", "wasps")):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(8):
-            pixels = generator.integers(0, 120, (40, 40, 3), dtype=numpy.uint8)
-            pixels[..., label] += 120
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
-    return tmp_path / "images"
-
-
-@pytest.fixture
-def slim(tmp_path):
-    """A weights file of a slim VGG16 for small images."""
-    torch.manual_seed(0)
-    save_file(models.VGG16(5, width=1 / 8, image_size=32).state_dict(), tmp_path / "slim.safetensors")
-    return tmp_path / "slim.safetensors"
+from helpers import data, downloads, models, runs, training
+from helpers.runs import load_model, load_run
 
 
 @pytest.fixture(autouse=True)
 def _small_and_here(tmp_path, monkeypatch):
     """Two short epochs on small images, in an empty working folder, without the user's choices."""
-    monkeypatch.setitem(settings.SETTINGS, "photos", replace(settings.SETTINGS["photos"], **TINY))
-    for name in ("COURSE_SETTING", "COURSE_BACKBONE", "COURSE_WEIGHTS", "COURSE_ARCHIVES"):
-        monkeypatch.delenv(name, raising=False)
+    alone(monkeypatch, tmp_path / "features")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture
+def images(tmp_path):
+    return draw_classes(tmp_path / "images")
+
+
+@pytest.fixture
+def slim(tmp_path):
+    return slim_weights(tmp_path / "slim.safetensors")
+
+
+@pytest.fixture
+def a_run(tmp_path):
+    """The folder of a run that knows ants from bees, untrained."""
+    about = {"network": "small_cnn", "classes": ["ants", "bees"], "image_size": 32}
+    torch.manual_seed(0)
+    runs.save_run(runs.Run(models.SmallCNN(2), about, runs.History(), summary={"epochs": 0}), tmp_path / "run")
+    return tmp_path / "run"
 
 
 def run(*arguments):
@@ -72,7 +68,8 @@ def refused(capsys, tmp_path, *arguments, status=2):
 def test_compare_writes_the_figure_and_the_numbers(images, slim, tmp_path, capsys):
     out = tmp_path / "out"
     assert run("compare", "--data", images, "--weights", slim, "--seed", 3, "--out", out) == 0
-    assert "test accuracy" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "test accuracy" in printed
     with Image.open(out / "comparison.png") as figure:
         figure.load()
     content = json.loads((out / "comparison.json").read_text())
@@ -81,17 +78,65 @@ def test_compare_writes_the_figure_and_the_numbers(images, slim, tmp_path, capsy
         assert all(isinstance(model[key], int) and model[key] > 0 for key in counts)
         assert model["train_seconds"] > 0
         assert model["test_log_loss"] > 0
+        assert model["precision"] in printed.splitlines()[0]  # which names the setting
     assert set(content) == {"data", "models", "seed", "environment"}
-    assert content["data"] == {
-        "name": "images", "classes": ["ants", "bees", "wasps"], "train": 15, "validation": 3, "test": 6,
-    }  # fmt: skip
+    sizes = dict(zip(("train", "validation", "test"), map(int, line_of("all", printed)[1:]), strict=True))
+    assert sum(sizes.values()) == 24
+    assert content["data"] == {"name": "images", "classes": ["ants", "bees", "wasps"], **sizes}
     keys = {"test_accuracy", "test_log_loss", "parameters", "trainable_parameters", "epochs", "train_seconds"}
-    assert set(content["models"]["scratch"]) == keys
-    assert set(content["models"]["transfer"]) == keys | {"backbone", "weights"}
+    assert set(content["models"]["scratch"]) == keys | {"precision"}
+    assert set(content["models"]["transfer"]) == keys | {"precision", "backbone", "weights"}
     assert content["models"]["transfer"]["weights"] == "slim.safetensors"
     assert all(0 <= model["test_accuracy"] <= 1 for model in content["models"].values())
     assert content["seed"] == 3
     assert set(content["environment"]) == {"python", "torch", "torchvision", "device", "cpu", "threads"}
+
+
+def line_of(word, printed):
+    """The words of the first line that begins with this one."""
+    return next(line.split() for line in printed.splitlines() if line.startswith(word))
+
+
+def test_the_seed_and_the_precision_go_everywhere(images, slim, tmp_path, monkeypatch):
+    """Into the splits, both trainings and the JSON; the numbers are those of the functions with that seed."""
+    seen, load_splits, fit = [], command_line.load_splits, runs.fit
+
+    def split(setting, *, seed):
+        seen.append(("split", seed))
+        return load_splits(setting, seed=seed)
+
+    monkeypatch.setattr(command_line, "load_splits", split)
+    monkeypatch.setattr(
+        runs, "fit", lambda *a, **options: seen.append((options["precision"], options["seed"])) or fit(*a, **options)
+    )
+    told = {}
+    for seed in (3, 4):
+        out = ("--weights", slim, "--precision", "float32", "--seed", seed, "--out", tmp_path / str(seed))
+        assert run("compare", "--data", images, *out) == 0
+        told[seed] = json.loads((tmp_path / str(seed) / "comparison.json").read_text())
+        assert told[seed]["seed"] == seed
+    assert seen == [("split", 3), ("float32", 3), ("float32", 3), ("split", 4), ("float32", 4), ("float32", 4)]
+    for name in ("scratch", "transfer"):
+        assert told[3]["models"][name]["precision"] == "float32"
+        assert told[3]["models"][name]["test_log_loss"] != told[4]["models"][name]["test_log_loss"]
+        assert run("train", name, "--data", images, "--weights", slim, "--precision", "float32", "--seed", 3) == 0
+        alone = load_run(tmp_path / "here" / "runs" / name).summary
+        assert alone["test_log_loss"] == told[3]["models"][name]["test_log_loss"]
+
+
+def test_the_numbers_are_on_the_disk_before_the_figure_is_drawn(images, slim, tmp_path, capsys, monkeypatch):
+    """A figure may fail, for want of room, of a font, of a screen."""
+    out = tmp_path / "out"
+    full = OSError(28, "No space left on device")
+
+    def fail(figure, file, **options):
+        assert json.loads((out / "comparison.json").read_text())["seed"] == 0
+        raise full
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", fail)
+    assert run("compare", "--data", images, "--weights", slim, "--out", out) == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device.\n"
+    assert sorted(file.name for file in out.iterdir()) == ["comparison.json", "scratch", "transfer"]
 
 
 @pytest.mark.parametrize(
@@ -127,27 +172,148 @@ def answer(model, file, sides, *, size):
     return sum(answers) / len(sides)
 
 
-def test_the_same_seed_gives_the_same_numbers(images, slim, tmp_path):
-    summaries = []
-    for out in ("a", "b"):
-        run("train", "transfer", "--data", images, "--weights", slim, "--out", tmp_path / out)
-        summaries.append(load_run(tmp_path / out).summary)
-    assert summaries[0]["test_log_loss"] == summaries[1]["test_log_loss"]
+# ---- predict: what may be named
 
 
-def test_a_name_that_the_terminal_cannot_show_is_written_in_its_letters_numbers(images, monkeypatch):
-    run("train", "scratch", "--data", images)
+def test_one_image_goes_from_its_file_to_its_line_and_is_read_once(images, a_run, capsys):
+    file = images / "ants" / "3.png"
+    with opened_below(images) as opened:
+        assert run("predict", a_run, file) == 0
+    assert opened == ["ants/3.png"]
+    path, name, probability = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert (path, name in ("ants", "bees")) == (str(file), True)
+    assert 0.5 <= float(probability) <= 1
+
+
+def named(capsys):
+    """The paths in the lines that were printed, and the lines of errors."""
+    printed = capsys.readouterr()
+    return [line.split("\t")[0] for line in printed.out.splitlines()], printed.err.splitlines()
+
+
+def test_a_folder_is_named_image_by_image(images, a_run, capsys):
+    assert run("predict", a_run, images) == 0
+    assert named(capsys) == ([str(path) for path in sorted(images.rglob("*.png"))], [])
+
+
+def test_a_pattern_that_the_shell_left_alone_is_understood(images, a_run, capsys):
+    assert run("predict", a_run, images / "bees" / "[0-2].png", images / "**" / "7.png") == 0
+    expected = [images / "bees" / f"{i}.png" for i in range(3)]
+    expected += [images / name / "7.png" for name in ("ants", "bees", "wasps")]
+    assert named(capsys) == ([str(path) for path in expected], [])
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file(images, a_run, capsys):
+    odd = (images / "ants" / "0.png").rename(images / "ants" / "[1].png")
+    assert run("predict", a_run, odd) == 0
+    assert named(capsys) == ([str(odd)], [])
+
+
+@pytest.mark.parametrize("name", ["~0.png", "~$mine.png"])
+def test_a_name_that_begins_with_a_tilde_is_no_user(images, a_run, capsys, monkeypatch, name):
+    monkeypatch.chdir(images / "ants")
+    shutil.copy("0.png", name)
+    assert run("predict", a_run, name) == 0
+    assert named(capsys) == ([name], [])
+
+
+def test_the_home_folder_is_understood(images, a_run, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(images))
+    monkeypatch.setenv("USERPROFILE", str(images))
+    assert run("predict", a_run, "~/ants/0.png") == 0
+    assert named(capsys) == ([str(images / "ants" / "0.png")], [])
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "message"),
+    [
+        ("https://example.org/pets/cat.jpg", 2, "https://example.org/pets/cat.jpg is an address. Download"),
+        ("-", 1, "There is no file -"),
+        ("*.jpg", 2, "There is no file like *.jpg"),
+        ("dta/cat.jpg", 1, "There is no file dta/cat.jpg"),
+        ("empty", 2, "There is no file in empty"),
+        ("~nobody-of-this-name/cat.jpg", 1, "There is no file ~nobody-of-this-name/cat.jpg"),
+        ("a\nb.jpg", 1, r"There is no file a\nb.jpg"),
+        ("x" * 300, 1, "too long"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(a_run, capsys, given, status, message):
+    os.mkdir("empty")
+    assert run("predict", a_run, given) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "can't be read as an image" not in lines[0]
+
+
+def test_predict_names_the_unreadable_and_goes_on(images, a_run, tmp_path, capsys):
+    (tmp_path / "text.jpg").write_text("not an image")
+    good = sorted(images.rglob("*.png"))
+    many = [*good, tmp_path / "text.jpg", *good, tmp_path / "gone.jpg", *good]
+    assert run("predict", a_run, *many) == 1
+    lines, errors = named(capsys)
+    assert lines == [str(path) for path in 3 * good]
+    assert len(errors) == 2
+    assert "text.jpg can't be read as an image" in errors[0]
+    assert "There is no file" in errors[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names")
+def test_odd_names_stay_on_their_line(images, a_run, capsys):
+    for name in (b"new\nline.png", b"tab\there.png", b"red\x1b[31m.png", b"broken\x80.png", "größe.png".encode()):
+        (images / "odd").mkdir(exist_ok=True)
+        shutil.copy(images / "ants" / "0.png", os.path.join(os.fsencode(images / "odd"), name))
+    assert run("predict", a_run, images / "odd") == 0
+    expected = {r"new\nline.png", r"tab\there.png", r"red\x1b[31m.png", r"broken\udc80.png", "größe.png"}
+    assert {path.rsplit("/", 1)[1] for path in named(capsys)[0]} == expected
+
+
+def test_a_name_that_the_terminal_cannot_show_is_written_in_its_letters_numbers(images, a_run, monkeypatch):
     first, second = sorted(images.rglob("*.png"))[:2]
     first = first.rename(first.with_name("größe.png"))
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr(sys, "stdout", ascii_only)
-    assert run("predict", "runs/scratch", first, second) == 0
+    assert run("predict", a_run, first, second) == 0
     lines = ascii_only.buffer.getvalue().decode("ascii").splitlines()
     assert [line.split("\t")[0].rsplit("/", 1)[-1] for line in lines] == [r"gr\xf6\xdfe.png", second.name]
 
 
+def test_the_folder_of_compare_is_no_run_and_its_runs_are_named(images, a_run, capsys, tmp_path):
+    for name in ("scratch", "transfer"):
+        shutil.copytree(a_run, tmp_path / "both" / name)
+    line = refused(capsys, tmp_path, "predict", tmp_path / "both", images / "ants" / "0.png")
+    assert f"Choose one: {tmp_path / 'both' / 'scratch'} or {tmp_path / 'both' / 'transfer'}." in line
+
+
+def test_who_reads_the_output_may_leave(images, a_run, capsys, monkeypatch):
+    """As `head` does: no word, no traceback, and nothing more at Python's end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert run("predict", a_run, images) == 1
+        monkeypatch.undo()
+        pipe.flush()
+    assert capsys.readouterr().err == ""
+
+
+def test_without_an_output_the_work_is_done(images, a_run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", None)  # as Python finds it after >&-
+    assert run("predict", a_run, images / "ants" / "0.png") == 0
+    assert capsys.readouterr().err == ""
+
+
+# ---- failures
+
+
 @pytest.mark.parametrize(
-    ("error", "status"), [(torch.cuda.OutOfMemoryError("CUDA out of memory."), 1), (RuntimeError("a bug"), None)]
+    ("error", "status"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), 1),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1),
+        (MemoryError(), 1),
+        (RuntimeError("a bug"), None),
+    ],
 )
 def test_the_end_of_memory_is_one_line_and_a_bug_is_not(images, capsys, monkeypatch, error, status):
     def fail(*arguments, **options):
@@ -164,66 +330,75 @@ def test_the_end_of_memory_is_one_line_and_a_bug_is_not(images, capsys, monkeypa
         assert errors.count("\n") == 1
 
 
-def test_predict_names_the_unreadable_and_goes_on(images, tmp_path, capsys):
-    run("train", "scratch", "--data", images)
-    capsys.readouterr()
-    (tmp_path / "text.jpg").write_text("not an image")
-    good = next(images.rglob("*.png"))
-    assert run("predict", "runs/scratch", tmp_path / "text.jpg", good) == 1
-    captured = capsys.readouterr()
-    assert captured.out.startswith(f"{good}\t")
-    assert captured.err.count("\n") == 1
-    assert "text.jpg can't be read" in captured.err
+@pytest.fixture
+def pressed(monkeypatch):
+    """Press Ctrl-C when such a line is printed; where a shell put this process in the background, that is heard too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def at(beginning):
+        def watched(*arguments, report, **options):
+            def press(line):
+                report(line)
+                if line.startswith(beginning):
+                    signal.raise_signal(signal.SIGINT)
+
+            return fit(*arguments, report=press, **options)
+
+        fit = runs.fit
+        monkeypatch.setattr(runs, "fit", watched)
+
+    yield at
+    signal.signal(signal.SIGINT, before)
 
 
-def test_an_epoch_that_was_shown_is_on_the_disk(images, tmp_path):
-    """Ctrl-C the moment the first line appears."""
-
-    def interrupt(line):
-        raise KeyboardInterrupt
-
-    setting = settings.choose_setting(str(images))
-    with pytest.raises(KeyboardInterrupt):
-        train_scratch(data.load_splits(setting), setting, folder=tmp_path / "out", report=interrupt)
-    load_model(tmp_path / "out")
-
-
-def test_ctrl_c_while_the_model_is_written_leaves_the_old_one_whole(tmp_path, monkeypatch):
-    model, about = models.SmallCNN(2), {"network": "small_cnn", "classes": ["a", "b"], "image_size": 32}
-    runs.save_model(model, about, tmp_path)
-    before = (tmp_path / "model.safetensors").read_bytes()
-
-    def interrupted(state, file, **_):
-        file.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runs, "save_file", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        runs.save_model(models.SmallCNN(2), about, tmp_path)
-    assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
-    assert (tmp_path / "model.safetensors").read_bytes() == before
+def test_ctrl_c_keeps_what_was_learned_and_is_one_line(images, tmp_path, capsys, pressed):
+    pressed("epoch  1")
+    out = tmp_path / "out"
+    assert run("train", "scratch", "--data", images, "--out", out) == 130
+    printed = capsys.readouterr()
+    assert "Stopped after epoch 1. Kept: the weights of epoch 1." in printed.out
+    assert printed.err == f"error: Stopped. What was learned so far is in {out}.\n"
+    assert [path.name for path in out.iterdir()] == ["model.safetensors"]
+    assert run("predict", out, images / "ants" / "0.png") == 0
 
 
-def test_ctrl_c_keeps_the_best_model_so_far(images, tmp_path):
-    code = (
-        # A shell starts what it runs in the background with Ctrl-C ignored, and these tests may run so.
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "import sys; from dataclasses import replace; from helpers import settings; from helpers.__main__ import main;"
-        f"settings.SETTINGS['photos'] = replace(settings.SETTINGS['photos'], **{TINY | {'scratch_epochs': 9999}});"
-        f"sys.exit(main(['train', 'scratch', '--data', {str(images)!r}, '--out', {str(tmp_path / 'out')!r}]))"
-    )
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-u", "-c", code], env=os.environ, **pipes) as process:
-        for line in process.stdout:
-            if line.startswith("epoch  1"):
-                break
-        process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors == "error: Stopped.\n"
-    assert "Kept: the best weights" in rest
-    load_model(tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.safetensors"]
+@pytest.mark.usefixtures("pressed")
+def test_ctrl_c_before_anything_was_learned_is_one_line_too(images, tmp_path, capsys, monkeypatch):
+    validate = training.validate
+
+    def press(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return validate(*arguments, **options)
+
+    monkeypatch.setattr(training, "validate", press)
+    assert run("train", "scratch", "--data", images, "--out", tmp_path / "out") == 130
+    expected = "error: Stopped in the first epoch. The weights are those from before.\n"
+    assert capsys.readouterr().err == expected
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_ctrl_c_in_a_comparison_ends_all_of_it(images, slim, tmp_path, capsys, pressed):
+    pressed("epoch  1")
+    assert run("compare", "--data", images, "--weights", slim, "--out", tmp_path / "out") == 130
+    error = f"error: Stopped. What scratch learned so far is in {tmp_path / 'out' / 'scratch'}.\n"
+    assert capsys.readouterr().err == error
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scratch"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_disk_that_fills_while_the_model_is_written_is_one_line(images, tmp_path, capsys):
+    import resource  # POSIX only
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    try:
+        assert run("train", "scratch", "--data", images, "--out", tmp_path / "out") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"error: Could not write {tmp_path / 'out' / 'model.safetensors'} (")
+    assert errors.count("\n") == 1
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 # ---- bad input
@@ -238,22 +413,31 @@ def test_ctrl_c_keeps_the_best_model_so_far(images, tmp_path):
         (("compare", "--colour"), "--colour"),
         (("compare", "--seed", "x"), "--seed"),
         (("compare", "--seed", str(2**70)), "--seed"),
+        (("compare", "--precision", "half"), "float32"),
         (("compare", "--data", "sample", "--backbone", "vgg19"), "vgg16, vgg16_bn, squeezenet1_1, resnet18"),
-        (("compare", "--data", "sample", "--weights", "missing.pth"), "no weights file missing.pth"),
+        (("compare", "--data", "sample", "--weights", "missing.pth"), "There is no weights file"),
         (("compare", "--data", "photo"), "sample, photos, photos-full"),
         (("train", "transfer", "--data", "sample", "--backbone", "vgg19"), "vgg16, vgg16_bn, squeezenet1_1, resnet18"),
         (("train", "scratch", "--data", "sample", "--backbone", "vgg19"), "vgg16, vgg16_bn, squeezenet1_1, resnet18"),
-        (("train", "transfer", "--data", "sample", "--weights", "missing.pth"), "no weights file missing.pth"),
-        (("predict", "nowhere", "x.jpg"), "no model.safetensors|no weights file"),
+        (("train", "transfer", "--data", "sample", "--weights", "missing.pth"), "There is no weights file"),
+        (("predict", "nowhere", "x.jpg"), "no model.safetensors"),
+        (("audit", "nowhere"), "nowhere"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, message, capsys, tmp_path):
-    line = refused(capsys, tmp_path, *arguments)
-    assert any(part in line for part in message.split("|"))
+    assert message in refused(capsys, tmp_path, *arguments)
+
+
+@pytest.mark.parametrize("command", [(), ("compare",), ("train", "scratch"), ("predict",), ("audit",)], ids=str)
+def test_help_is_no_error(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*command, "--help")
+    assert ended.value.code == 0
+    assert "usage: python -m helpers" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("counts", "message"), [({}, "0 class folders"), ({"a": 5}, "1 class"), ({"a": 5, "b": 1}, "'b'")]
+    ("counts", "message"), [({}, "no class folders"), ({"a": 5}, "one class folder (a)"), ({"a": 5, "b": 1}, "'b'")]
 )
 def test_folders_that_cannot_be_used_are_one_line(counts, message, capsys, tmp_path):
     (tmp_path / "bad").mkdir()
@@ -277,23 +461,21 @@ def cut(images, tmp_path):
     """A JPEG in the folder whose header is whole and whose end is missing."""
     Image.effect_noise((300, 300), 80).save(tmp_path / "whole.jpg")
     (images / "ants" / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:3000])
+    return images / "ants" / "cut.jpg"
 
 
-@pytest.mark.usefixtures("cut")
-def test_a_image_that_is_cut_short_is_left_out_before_training(images, capsys):
+def test_an_image_that_is_cut_short_is_not_loaded_and_that_is_said(images, cut, capsys):
     assert run("train", "scratch", "--data", images) == 0
     captured = capsys.readouterr()
-    assert "left out, not readable: 1" in captured.out
-    assert "cut.jpg" in captured.out
+    assert f"not loaded: 1, first {cut}" in captured.out
     assert captured.err == ""
 
 
-@pytest.mark.usefixtures("cut")
-def test_a_image_that_is_damaged_after_the_check_ends_the_run_with_its_name(images, capsys, monkeypatch):
-    monkeypatch.setattr(data, "is_readable", lambda path: True)
+def test_an_image_that_is_damaged_after_the_check_ends_the_run_with_its_name(images, cut, capsys, monkeypatch):
+    monkeypatch.setattr(data, "look_at", lambda path: data.Look("0" * 64, readable=True))
     assert run("train", "scratch", "--data", images) == 1
     errors = capsys.readouterr().err
-    assert "cut.jpg can't be read" in errors
+    assert errors.startswith(f"error: {cut} can't be read as an image")
     assert errors.count("\n") == 1
 
 
@@ -305,14 +487,34 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(images, capsys, tmp
 
 def test_photos_without_a_network_is_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(data, "DOWNLOADS", tmp_path / "downloads")
-    monkeypatch.setattr(downloads, "PATIENCE", downloads.Patience(first_wait=0.01))
+    monkeypatch.setattr(downloads, "PATIENCE", replace(downloads.PATIENCE, first_wait=0.01, tries=1))
     monkeypatch.setitem(data.ARCHIVES, "photos", data.Archive("http://127.0.0.1:9/cats.zip", "x", {}))
     assert "COURSE_ARCHIVES" in refused(capsys, tmp_path, "train", "scratch", "--data", "photos", status=1)
 
 
-def test_a_real_process_ends_with_the_status_and_no_traceback(tmp_path):
-    command = [sys.executable, "-m", "helpers", "compare", "--data", str(tmp_path / "missing")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stderr
+# ---- audit
+
+
+def test_audit_prints_what_it_found_and_writes_it(images, capsys, tmp_path):
+    shutil.copy(images / "ants" / "0.png", images / "bees" / "copy.png")
+    assert run("audit", images, "--out", tmp_path / "new" / "found.csv") == 0
+    assert "copy.png" in (tmp_path / "new" / "found.csv").read_text()
+    assert "images a second" in capsys.readouterr().out
+
+
+def test_audit_asks_for_the_name_of_a_file(images, capsys, tmp_path):
+    assert "is a folder" in refused(capsys, tmp_path, "audit", images, "--out", tmp_path)
+
+
+# ---- the package as a program
+
+
+def test_the_package_runs_as_a_program_and_ends_with_the_status(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["helpers", "compare", "--data", str(tmp_path / "missing")])
+    monkeypatch.delitem(sys.modules, "helpers.__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("helpers", run_name="__main__", alter_sys=False)
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "missing" in errors

@@ -100,6 +100,12 @@ def test_images_of_the_wrong_size_for_the_linear_layer_are_refused():
         costs.layer_costs(without_average, (3, 6, 6))
 
 
+def test_a_batch_norm_over_single_numbers_can_be_counted():
+    """In training it needs more than one image, as the heads that standardize features do."""
+    head = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 2))
+    assert [cost.output_shape for cost in costs.layer_costs(head, (3, 2, 2))] == [(12,), (12,), (2,)]
+
+
 def test_counting_leaves_the_model_as_it_was_and_reads_its_own_layers():
     model = disturbed(slim(batch_norm=True))
     before = state_of(model)
@@ -218,14 +224,20 @@ def test_memory_that_two_layers_share_is_counted_once():
     assert measured.activations == 4 * 5 * 3 + 4 * 5 * 4 + 4 * 5 * 2 + 8 * 5 + 4
 
 
-def test_predicting_needs_no_gradients_and_frees_what_it_has_used():
-    model = on_meta(models.VGG16).eval()
+@pytest.mark.parametrize(
+    "build",
+    [models.VGG16, lambda: nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(inplace=True))],
+    ids=["vgg16", "one layer"],
+)
+def test_predicting_needs_no_gradients_and_frees_what_it_has_used(build):
+    model = on_meta(build).eval()
     predicted = costs.predicted_memory(model, (3, 224, 224), 2, optimizer=None)
     assert (predicted.gradients, predicted.optimizer) == (0, 0)
     with torch.inference_mode(), LiveBytes() as live:
-        model(torch.empty(2, 3, 224, 224, device="meta"))
-    images = 2 * 3 * 224 * 224 * 4  # held by the caller all the time
-    assert predicted.activations == live.most - images
+        images = torch.empty(2, 3, 224, 224, device="meta")
+        model(images)
+    held = images.nbytes if build is models.VGG16 else 0  # by the caller, and not the input of the largest layer
+    assert predicted.activations == live.most - held
 
 
 def test_a_frozen_base_works_in_the_memory_of_its_largest_layer():

@@ -3,6 +3,9 @@
 import errno
 import json
 import os
+import shutil
+import ssl
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email.utils import formatdate
@@ -224,6 +227,24 @@ def test_a_proxy_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "127.0.0.1:9")
     with pytest.raises(CourseError, match=r"\(no connection to the proxy 127.0.0.1:9\)"):
         fetch("https://example.org/a.zip", tmp_path / "a.zip")
+
+
+def test_a_certificate_that_is_not_accepted_is_named_and_asked_for_once(server, tmp_path):
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    if not shutil.which("openssl"):
+        pytest.skip("this test makes a certificate with openssl")
+    subprocess.run([*command, "-subj", "/CN=x", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    greeted = []
+    context.sni_callback = lambda *_: greeted.append(1)
+    with pytest.raises(CourseError, match=r"\(no secure connection\)"):
+        fetch(f"https://localhost:{server.server_port}/a.zip", tmp_path / "a.zip")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with pytest.raises(CourseError, match=r"\(its certificate is not accepted\)"):
+        fetch(f"https://localhost:{server.server_port}/a.zip", tmp_path / "a.zip")
+    assert greeted == [1]
 
 
 # ---- one at a time

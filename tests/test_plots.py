@@ -1,16 +1,29 @@
-"""The figures: do they show the numbers they were given?"""
+"""The figures: do they show the numbers and names they were given, in a notebook and to a screen reader too?"""
 
-from itertools import accumulate
+import base64
+import io
+import re
+import sys
+from itertools import accumulate, pairwise
 
+import nbformat
 import numpy
 import pytest
 import torch
+from bs4 import BeautifulSoup
+from IPython.core.formatters import DisplayFormatter
+from IPython.core.pylabtools import print_figure
+from matplotlib import cbook
+from matplotlib._pylab_helpers import Gcf
 from matplotlib.colors import to_hex
-from matplotlib.patches import Polygon, Rectangle
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from nbconvert import HTMLExporter
 from PIL import Image
 from torch import nn
 
 from helpers import costs, models, plots
+from helpers.settings import SAMPLE
 from helpers.training import Evaluation, History
 
 
@@ -20,58 +33,13 @@ def history(accuracies):
 
 
 def evaluation():
-    """Three classes; images 1 and 3 are named wrongly, 3 with more certainty."""
+    """Three classes; images 1 and 3 are named wrongly, 3 with more confidence."""
     probabilities = [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.9, 0.05, 0.05], [0.2, 0.2, 0.6]]
     return Evaluation(torch.tensor(probabilities), torch.tensor([0, 1, 1, 2, 2]))
 
 
-def test_learning_curves_draw_every_run():
-    figure = plots.learning_curves(
-        {"a": history([0.5, 0.6]), "b": history([0.7, 0.8, 0.9])}, test_accuracy={"a": 0.55, "b": 0.85}
-    )
-    loss, accuracy = figure.axes
-    drawn = [line.get_ydata().tolist() for line in accuracy.lines]
-    assert [0.5, 0.6] in drawn
-    assert [0.7, 0.8, 0.9] in drawn
-    assert [0.85] in [list(numpy.atleast_1d(y)) for y in drawn]
-    for axes in (loss, accuracy):
-        assert axes.get_title(loc="left")
-        assert axes.get_xlabel() == "epoch"
-        assert axes.get_ylabel()
-
-
-def test_confusion_matrix_counts_rows_by_truth_and_columns_by_answer():
-    figure = plots.confusion_matrix(evaluation(), ["x", "y", "z"])
-    counts = [text.get_text().split("\n")[0] for text in figure.axes[0].texts]
-    assert counts == ["1", "0", "0", "1", "1", "0", "1", "0", "1"]
-
-
-def test_most_wrong_shows_the_surest_mistake_first():
-    images = [(f"{i}.jpg", 0) for i in range(5)]
-    opened = []
-
-    def load(path):
-        opened.append(path)
-        return Image.new("RGB", (8, 8))
-
-    figure = plots.most_wrong(evaluation(), images, ["x", "y", "z"], load=load)
-    assert opened == ["3.jpg", "1.jpg"]
-    assert [axes.get_title() for axes in figure.axes[:2]] == ["z, taken\nfor x (90%)", "y, taken\nfor x (60%)"]
-
-
-def test_a_grid_of_few_or_no_images_works():
-    for count in (0, 1, 7):
-        figure = plots.image_grid([torch.rand(3, 8, 8)] * count, ["title"] * count)
-        assert sum(bool(axes.images) for axes in figure.axes) == count
-
-
-def test_perfect_models_have_no_mistakes_to_show():
-    perfect = Evaluation(torch.eye(2), torch.tensor([0, 1]))
-    figure = plots.most_wrong(perfect, [("a", 0), ("b", 1)], ["x", "y"], load=None)
-    assert "0 mistakes" in figure.get_suptitle()
-
-
-# ---- what a network costs
+def all_right(count):
+    return Evaluation(torch.eye(count), torch.arange(count))
 
 
 @pytest.fixture(scope="module")
@@ -80,21 +48,425 @@ def vgg16_costs():
         return costs.layer_costs(models.VGG16())
 
 
+AXES = {"title": "A title", "x": "days", "y": "size"}
+FIGURES = {
+    "line_chart": lambda **alt: plots.line_chart({"a": [1.0, 2.0, 3.5]}, **AXES, **alt),
+    "curve_with_spread": lambda **alt: plots.curve_with_spread({"a": {1: [0.5, 0.7], 10: [0.9]}}, **AXES, **alt),
+    "learning_curves": lambda **alt: plots.learning_curves({"a": history([0.5, 0.75])}, **alt),
+    "image_grid": lambda **alt: plots.image_grid([torch.rand(3, 8, 8)], ["a cat"], title="One", **alt),
+    "most_wrong": lambda **alt: plots.most_wrong(
+        evaluation(), [("", 0)] * 5, ["x", "y", "z"], load=lambda _: Image.new("L", (8, 8)), **alt
+    ),
+    "confusion_matrix": lambda **alt: plots.confusion_matrix(evaluation(), ["x", "y", "z"], **alt),
+    "bar_chart": lambda **alt: plots.bar_chart({"left": {"a": 0.25}}, title="A title", x="share", **alt),
+    "cost_bars": lambda **alt: plots.cost_bars(small_costs(), title="A title", **alt),
+    "network_drawing": lambda **alt: plots.network_drawing(small_costs(), title="A title", **alt),
+    "receptive_fields": lambda **alt: plots.receptive_fields({"two layers": [3, 3]}, **alt),
+}
+EVERY_FIGURE = pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+
+
+def small_costs():
+    return costs.layer_costs(models.SmallCNN(2), (3, 64, 64))
+
+
+def names_in(figure):
+    """All texts of a figure, as a reader sees them: none of them may be taken for a formula."""
+    texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+    assert not any(cbook.is_math_text(text) for text in texts if "mathdefault" not in text)  # 10² on a log scale
+    return [text.replace(r"\$", "$") for text in texts]
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+# ---- in a notebook, without a screen, and for a screen reader
+
+
+def shown(figure, *, inline=False):
+    """What a notebook stores: data and metadata; `inline`: as after `%matplotlib inline`."""
+    formatter = DisplayFormatter()
+    if inline:
+        png = formatter.formatters["image/png"]
+        png.for_type(Figure, lambda figure: print_figure(figure, fmt="png", base64=True))
+    return formatter.format(figure)
+
+
+@EVERY_FIGURE
+def test_every_figure_shows_itself_without_pyplot_and_with_its_alt_text(draw, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # whoever imports it fails
+    data, metadata = shown(draw())
+    image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert image.format == "PNG"
+    assert 250 < image.width <= 1200
+    assert set(data) == {"image/png", "text/plain"}
+    assert re.fullmatch(r"Figure: [A-Za-z ,]+", data["text/plain"])  # and no number, which another run might change
+    assert len(metadata["image/png"]["alt"]) > 25
+    figure = draw(alt='A "cat" & $5')
+    assert figure.alt == 'A "cat" & $5'
+    assert figure.dpi >= 100
+    assert not Gcf.figs
+
+
+def test_the_alt_text_stays_where_the_reader_has_switched_inline_figures_on():
+    data, metadata = shown(FIGURES["line_chart"](alt='A "cat" & $5'), inline=True)
+    assert data["text/plain"] == "Figure: A title"
+    assert metadata == {"image/png": {"alt": 'A "cat" & $5'}}
+
+
+def test_nbconvert_writes_the_alt_text_into_its_page():
+    """Its template "lab" has no alt texts yet (nbconvert 7.17), so this is the other one."""
+    data, metadata = shown(FIGURES["line_chart"](alt='A "cat" & $5'))
+    output = nbformat.v4.new_output("execute_result", data, metadata=metadata)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])])
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
+    assert [image["alt"] for image in BeautifulSoup(page, "html.parser").find_all("img")] == ['A "cat" & $5']
+
+
+def test_the_alt_texts_say_what_there_is_to_see(vgg16_costs):
+    assert plots.line_chart({"a": [1, 2, 3.5]}, **AXES).alt == "Line chart, A title: size, by days, a from 1 to 3.5."
+    assert "mean of size, by days, a from 0.6 to 0.9" in FIGURES["curve_with_spread"]().alt
+    curves = plots.learning_curves({"a": history([0.5, 0.75])}, test_accuracy={"a": 0.8})
+    assert curves.alt.endswith("Validation accuracy: a from 0.5 to 0.75. Test accuracy of a: 0.8.")
+    assert plots.image_grid([torch.rand(3, 8, 8)] * 2, ["a cat", "a dog"]).alt == "Images: 2 in rows of 2. a cat; a dog"
+    assert FIGURES["confusion_matrix"]().alt == "Confusion matrix, 3 classes: 3 of 5 images are on the diagonal."
+    assert "Parameters, most: classifier.0, 74.3%" in plots.cost_bars(vgg16_costs, title="VGG16").alt
+    assert "13 of convolution, ReLU, 5 of max pooling" in plots.network_drawing(vgg16_costs, title="VGG16").alt
+    assert "5 × 5 pixels through two layers" in FIGURES["receptive_fields"]().alt
+
+
+def test_the_text_of_an_output_is_the_same_whatever_was_measured():
+    assert repr(plots.learning_curves({"b": history([0.6, 0.7])})) == repr(FIGURES["learning_curves"]())
+    no_mistakes = plots.most_wrong(all_right(3), [("", 0)] * 3, "xyz", load=None)
+    assert repr(no_mistakes) == repr(FIGURES["most_wrong"]()) == "Figure: mistakes, the most confident first"
+
+
+# ---- names that somebody else chose
+
+
+ODD_NAMES = ["$a$_1 for $5", "_hidden", "tab\tand\nline", "a name that is longer than any label can be, really"]
+
+
+def test_names_are_shown_as_they_are():
+    figures = [
+        plots.line_chart({name: [1, 2] for name in ODD_NAMES}, title="for $5 or $6", x="$x$", y="$y$"),
+        plots.curve_with_spread({name: {1: [0.5]} for name in ODD_NAMES}, **AXES),
+        plots.bar_chart({"$a$ panel": dict.fromkeys(ODD_NAMES, 0.5)}, title="for $5 or $6", x="$x$"),
+        plots.confusion_matrix(all_right(4), ODD_NAMES, title="for $5 or $6"),
+        plots.learning_curves({name: history([0.5]) for name in ODD_NAMES}),
+    ]
+    for figure in figures:
+        names = " | ".join(names_in(figure))
+        assert all(name in names for name in ("$a$_1 for $5", "_hidden", "tab and line", "a name that"))
+        assert "…" in names
+        assert "\n" not in re.sub(r"\d+\n\d+%", "", names)  # but for the counts in the confusion matrix
+    assert all("for $5 or $6" in names_in(figures[i]) for i in (0, 2, 3))
+
+
+def test_titles_of_images_are_wrapped_and_shown_as_they_are():
+    grid = plots.image_grid([torch.rand(3, 8, 8)] * 6, ["$a$ and $b$ in a title as long as this", "_x\ny", *"abcd"])
+    assert [axes.get_title(loc="left") for axes in grid.axes[:2]] == [
+        "\\$a\\$ and \\$b\\$ in a title\nas long as this", "_x\ny"
+    ]  # fmt: skip
+    names_in(grid)
+
+
+def test_names_that_are_numbers_or_twice_the_same_keep_their_bars():
+    (axes,) = plots.bar_chart({"p": {"10": 0.1, "2": 0.5}}, title="t", x="x").axes
+    assert [bar.get_width() for bar in axes.patches] == [0.1, 0.5]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["10", "2"]
+
+
+def test_long_names_keep_both_ends():
+    assert plots.label("a" * 40) == "a" * 40
+    assert plots.label("start" + "x" * 40 + "end") == "start" + "x" * 15 + "…" + "x" * 16 + "end"
+    assert len(plots.label("x" * 99, longest=24)) == 24
+
+
+# ---- lines
+
+
+def test_a_line_chart_draws_each_entry_by_number_or_by_x():
+    figure = plots.line_chart({"by number": [3, 1, 2], "by x": ([0, 5, 10], torch.tensor([0.5, 0.25, 1.0]))}, **AXES)
+    (axes,) = figure.axes
+    first, second = axes.lines
+    assert (list(first.get_xdata()), list(first.get_ydata())) == ([1, 2, 3], [3, 1, 2])
+    assert (list(second.get_xdata()), list(second.get_ydata())) == ([0, 5, 10], [0.5, 0.25, 1.0])
+    assert first.get_color() != second.get_color()
+    assert first.get_marker() != second.get_marker()
+    assert legend_of(figure) == ["by number", "by x"]
+    assert (axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()) == ("A title", "days", "size")
+    assert axes.get_ylim()[0] == 0
+
+
+def test_epochs_are_whole_numbers():
+    for figure in (plots.line_chart({"a": [1, 2, 3]}, **AXES), plots.learning_curves({"a": history([0.5, 0.6])})):
+        figure.draw_without_rendering()
+        assert all(tick == int(tick) for axes in figure.axes for tick in axes.get_xticks())
+
+
+def test_more_lines_than_colours_are_all_drawn_and_can_be_told_apart():
+    figure = plots.line_chart({f"run {i}": [i, i + 1] for i in range(14)}, **AXES)
+    (axes,) = figure.axes
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 14
+    assert len(legend_of(figure)) == 14
+
+
+def test_a_line_chart_has_log_scales_a_reference_and_pale_lines():
+    rates, losses = [1e-3, 1e-2, 1e-1], [0.7, 0.4, 9.0]
+    options = {"reference": ("guessing", 0.69), "pale": {"a": (rates, losses)}, "y_range": (0, 2)}
+    figure = plots.line_chart({"a": (rates[1:], [0.5, 1.0])}, **AXES, log_x=True, **options)
+    (axes,) = figure.axes
+    pale, mean, guessing = axes.lines
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
+    assert (list(pale.get_ydata()), pale.get_alpha(), pale.get_color()) == (losses, 0.3, mean.get_color())
+    assert list(guessing.get_ydata()) == [0.69, 0.69]
+    assert legend_of(figure) == ["a", "guessing"]
+    assert axes.get_ylim() == (0, 2)
+    (axes,) = plots.line_chart({"small": [1.0, 0.1, 0.01]}, **AXES, log_y=True).axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
+    assert plots.line_chart({"below": [-1, 1]}, **AXES).axes[0].get_ylim()[0] < -1
+
+
+def test_a_curve_with_spread_has_a_mean_a_dot_for_each_seed_and_a_band():
+    values = {"a": {100: [0.9, 0.7], 10: [0.5, 0.6, 0.7]}, "b": {10: [0.45], 100: [0.5]}}
+    figure = plots.curve_with_spread(values, **AXES, reference=("guessing", 0.5))
+    (axes,) = figure.axes
+    a, b, _, dots, _ = axes.lines
+    assert (list(a.get_xdata()), a.get_ydata()) == ([10, 100], pytest.approx([0.6, 0.8]))
+    assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([10, 10, 10, 100, 100], [0.5, 0.6, 0.7, 0.9, 0.7])
+    assert dots.get_linestyle() == "None"
+    assert dots.get_color() == a.get_color() != b.get_color()
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {tuple(corner) for corner in band.round(3).tolist()} == {(10, 0.5), (10, 0.7), (100, 0.7), (100, 0.9)}
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "100"]
+    assert axes.get_ylim() == pytest.approx((0.4, 1.005))
+    assert legend_of(figure) == ["a", "b", "guessing"]
+
+
+def test_a_curve_of_anything_but_shares_begins_at_zero():
+    (axes,) = plots.curve_with_spread({"a": {0: [3.0, 4.0], 1: [5.0]}}, **AXES, log_x=False).axes
+    assert axes.get_xscale() == "linear"
+    assert axes.get_ylim()[0] == 0
+    assert axes.get_ylim()[1] > 5
+
+
+def test_learning_curves_draw_every_run():
+    figure = plots.learning_curves(
+        {"a": history([0.5, 0.6]), "b": history([0.7, 0.8, 0.9])}, test_accuracy={"b": 0.85, "a": 0.55}
+    )
+    loss, accuracy = figure.axes
+    for axes in (loss, accuracy):
+        drawn = [list(line.get_ydata()) for line in axes.lines][:4]
+        assert drawn == [[0.5, 0.6], [0.7, 0.8, 0.9]] * 2  # train, then validation
+        assert [line.get_color() for line in axes.lines][:4] == [plots.BLUE, plots.ORANGE] * 2
+        assert axes.get_title(loc="left")
+        assert axes.get_xlabel() == "epoch"
+        assert axes.get_ylabel()
+    tests = {line.get_color(): line.get_xydata().tolist() for line in accuracy.lines[4:]}
+    assert tests == {plots.BLUE: [[2.6, 0.55]], plots.ORANGE: [[3.6, 0.85]]}
+    trained = ["a, train", "b, train", "a, validation", "b, validation"]
+    assert legend_of(figure) == [*trained, "b, test 85.0%", "a, test 55.0%"]
+    assert loss.get_ylim()[0] == 0
+    assert accuracy.get_ylim() == pytest.approx((0.4, 1.005))
+
+
+def test_learning_curves_show_train_and_validation_where_they_belong():
+    rows = [{"epoch": 1, "train_loss": 0.1, "validation_loss": 0.2, "train_accuracy": 0.3, "validation_accuracy": 0.4}]
+    loss, accuracy = plots.learning_curves({"a": History(rows)}).axes
+    assert [line.get_ydata()[0] for line in (*loss.lines, *accuracy.lines)] == [0.1, 0.2, 0.3, 0.4]
+    assert loss.lines[0].get_linestyle() == "--"
+    assert "nats" in loss.get_ylabel()
+
+
+def test_the_count_of_what_was_found_can_be_drawn_beside_chance():
+    """As lesson 5 does."""
+    is_wrong = [True, True, False, True, False, False]
+    lines = {"at random": ([0, 6], [0, 3]), "in this order": (range(7), [0, *accumulate(is_wrong)])}
+    (axes,) = plots.line_chart(lines, **AXES).axes
+    assert list(axes.lines[1].get_xydata()[-1]) == [6, 3]
+
+
+# ---- images
+
+
+def drawn(figure):
+    """The pixels of each image of a figure, as a notebook shows them."""
+    data, _ = shown(figure)
+    page = numpy.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB"))
+    boxes = [axes.get_window_extent().extents.round().astype(int) for axes in figure.axes]
+    return [page[len(page) - top : len(page) - bottom, left:right] for left, bottom, right, top in boxes]
+
+
+@pytest.mark.parametrize(("side", "times"), [(96, 2), (64, 3), (150, 1)])
+def test_small_images_are_enlarged_pixel_by_pixel(side, times):
+    image = Image.effect_noise((side, side // 2), 60).convert("RGB")
+    found = drawn(plots.image_grid([image] * 7, ["title"] * 7, title="Noise"))
+    expected = numpy.asarray(image).repeat(times, 0).repeat(times, 1).astype(int)
+    assert len(found) == 7
+    for pixels in found:
+        assert pixels.shape == expected.shape
+        assert abs(pixels - expected).max() <= 2
+
+
+def test_large_images_are_shrunk_and_keep_their_proportions():
+    image = Image.linear_gradient("L").resize((3000, 1000))
+    (pixels,) = drawn(plots.image_grid([image], ["title"]))
+    assert pixels.shape[:2] == (104, 312)
+    assert abs(pixels[:, 100, 0] - numpy.linspace(0, 255, 104)).max() < 6
+    assert [p.shape[:2] for p in drawn(plots.image_grid([Image.new("RGB", (5000, 7))], [""]))] == [(1, 312)]
+
+
+def test_a_row_of_images_is_1200_pixels_wide_at_120_dots_per_inch():
+    figure = plots.image_grid([Image.new("RGB", (96, 96))] * 12, ["cats"] * 12, title="Twelve")
+    assert figure.dpi == 120
+    assert figure.get_size_inches()[0] == pytest.approx(10, abs=0.01)
+
+
+def test_enlarged_drawings_take_hardly_more_bytes_than_the_drawings():
+    images = [Image.open(file).convert("RGB") for file in sorted((SAMPLE / "train").rglob("*.jpg"))[::30][:12]]
+    files = [io.BytesIO() for _ in images]
+    for image, file in zip(images, files, strict=True):
+        image.save(file, "png")
+    data, _ = shown(plots.image_grid(images, ["cats"] * 12, title="Twelve"))
+    assert len(base64.b64decode(data["image/png"])) < 1.1 * sum(len(file.getvalue()) for file in files)
+
+
+@pytest.mark.parametrize(
+    ("image", "colour"),
+    [
+        (Image.new("L", (8, 8), 100), (100, 100, 100)),
+        (Image.new("LA", (8, 8), (100, 255)), (100, 100, 100)),
+        (Image.new("LA", (8, 8), (0, 0)), (255, 255, 255)),
+        (Image.new("RGBA", (8, 8), (0, 0, 0, 0)), (255, 255, 255)),
+        (Image.new("1", (8, 8), 1), (255, 255, 255)),
+        (Image.new("CMYK", (8, 8), (0, 255, 255, 0)), (255, 0, 0)),
+        (Image.new("P", (8, 8), 0), (0, 0, 0)),
+        (Image.fromarray(numpy.full((8, 8), 32768, numpy.uint16)), (128, 128, 128)),
+        (torch.full((3, 8, 8), 0.2), (51, 51, 51)),
+        (torch.full((1, 8, 8), 0.2, dtype=torch.bfloat16), (51, 51, 51)),
+        (torch.full((8, 8), 7.0), (255, 255, 255)),
+        (torch.full((3, 8, 8), 200, dtype=torch.uint8), (200, 200, 200)),
+    ],
+)
+def test_an_image_of_any_kind_is_shown_in_its_colours(image, colour):
+    (pixels,) = drawn(plots.image_grid([image], ["title"]))
+    assert abs(pixels.reshape(-1, 3).astype(int) - colour).max() <= 3
+
+
+def test_channels_keep_their_order():
+    image = torch.zeros(3, 2, 2)
+    image[0, 0, 0] = 1  # red, at the upper left
+    image[2, 1, 1] = 1  # blue, at the lower right
+    (pixels,) = drawn(plots.image_grid([image], ["title"]))
+    assert pixels[0, 0].tolist() == [255, 0, 0]
+    assert pixels[-1, -1].tolist() == [0, 0, 255]
+
+
+def test_a_grid_of_few_or_no_images_works():
+    for count in (0, 1, 7):
+        figure = plots.image_grid([torch.rand(3, 8, 8)] * count, ["title"] * count)
+        assert len(drawn(figure)) == count
+
+
+def test_most_wrong_shows_the_most_confident_mistake_first():
+    images = [(f"{i}.jpg", 0) for i in range(5)]
+    opened = []
+
+    def load(path):
+        opened.append(path)
+        return Image.new("RGB", (8, 8))
+
+    figure = plots.most_wrong(evaluation(), images, ["x", "_y\n", "$z$"], load=load)
+    assert opened == ["3.jpg", "1.jpg"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        r"\$z\$, taken" + "\nfor x (90%)",
+        "_y , taken\nfor x (60%)",
+    ]
+    assert figure.get_suptitle() == "2 mistakes in 5 images, the most confident first"
+    assert len(plots.most_wrong(evaluation(), images, "xyz", load=load, count=1).axes) == 1
+
+
+def test_perfect_models_have_no_mistakes_to_show():
+    figure = plots.most_wrong(all_right(2), [("a", 0), ("b", 1)], ["x", "y"], load=None)
+    assert "0 mistakes" in figure.get_suptitle()
+    shown(figure)
+
+
+# ---- the confusion matrix
+
+
+def test_confusion_matrix_counts_rows_by_truth_and_columns_by_answer():
+    (axes,) = plots.confusion_matrix(evaluation(), ["x", "y", "z"]).axes
+    counts = {text.get_position()[::-1]: text.get_text().split("\n") for text in axes.texts}
+    expected = [["1", "100%"], ["0", "0%"], ["0", "0%"]], [["1", "50%"], ["1", "50%"], ["0", "0%"]]
+    assert [[counts[row, column] for column in range(3)] for row in range(2)] == list(expected)
+    assert [counts[2, column][0] for column in range(3)] == ["1", "0", "1"]
+    assert axes.images[0].get_array()[1].tolist() == [0.5, 0.5, 0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("the model says", "the image shows")
+
+
+@pytest.mark.parametrize("count", [2, 20, 120, 700])
+def test_confusion_matrices_of_many_classes_stay_small_and_legible(count):
+    figure = plots.confusion_matrix(all_right(count), [f"species number {i:03}" for i in range(count)])
+    assert max(figure.get_size_inches()) <= 12
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    labels = [label for label in axes.get_yticklabels() if label.get_text()]
+    assert labels[0].get_text() == "species number 000"
+    assert len(labels) == {700: 59}.get(count, min(count, 60))  # every twelfth of 700
+    boxes = sorted(label.get_window_extent().extents.tolist() for label in labels)
+    boxes = sorted((bottom, top) for _, bottom, _, top in boxes)
+    assert all(lower[1] <= upper[0] + 1 for lower, upper in pairwise(boxes)), "labels overlap"
+    assert len(axes.texts) == {2: 4, 20: 20}.get(count, 0)  # of 20 classes, only the cells that hold an image
+    assert axes.get_window_extent().width > 0.3 * figure.bbox.width
+    assert len(figure.axes) == (2 if count > 20 else 1)  # a colour bar stands for the numbers
+
+
+# ---- bars and drawings
+
+
+def test_bars_begin_at_zero_and_stand_in_order():
+    panels = {"New task": {"a": 0.9, "b": 0.5}, "Old task": {"b": 0.03, "a": 0.8}}
+    figure = plots.bar_chart(panels, title="Both tasks", x="share", reference=("guessing", (0.5, 0.027)))
+    new, old = figure.axes
+    assert [bar.get_width() for bar in new.patches] == [0.9, 0.5]
+    assert [bar.get_width() for bar in old.patches] == [0.8, 0.03]
+    assert {bar.get_x() for bar in (*new.patches, *old.patches)} == {0}
+    assert [axes.get_xlim()[0] for axes in (new, old)] == [0, 0]
+    assert [text.get_text() for text in old.texts] == ["80%", "3%"]
+    assert [axes.lines[0].get_xdata()[0] for axes in (new, old)] == [0.5, 0.027]
+    assert [label.get_text() for label in new.get_yticklabels()] == ["a", "b"]
+    assert [axes.get_title(loc="left") for axes in (new, old)] == ["New task", "Old task"]
+    assert new.yaxis_inverted()  # the first at the top
+    assert legend_of(figure) == ["guessing"]
+
+
+def test_cost_bars_are_as_long_as_the_shares_of_the_costs(vgg16_costs):
+    left, right = plots.cost_bars(vgg16_costs, title="Where they are").axes
+    weighted = [cost for cost in vgg16_costs if cost.parameters]
+    for axes, quantity, total in ((left, "parameters", 138_357_544), (right, "multiply_adds", 15_470_264_320)):
+        expected = [getattr(cost, quantity) / total for cost in weighted]
+        assert [bar.get_width() for bar in axes.patches] == pytest.approx(expected)
+    assert [text.get_text() for text in left.texts][13:] == ["74.3%", "12.1%", "3.0%"]
+    assert [label.get_text() for label in left.get_yticklabels()] == [cost.name for cost in weighted]
+    assert [axes.get_title(loc="left") for axes in (left, right)] == ["Parameters", "Multiply-adds for one image"]
+
+
 def filled(axes, level):
     """Which cells of one row of a receptive field are filled, from the bottom."""
-    rows = sorted({patch.get_y() for patch in axes.patches})
-    cells = [patch for patch in axes.patches if patch.get_y() == rows[level]]
-    return [to_hex(patch.get_facecolor()) == plots.BLUE.lower() for patch in cells]
+    return [to_hex(colour) == plots.BLUE.lower() for colour in axes.collections[level].get_facecolors()]
 
 
 @pytest.mark.parametrize("kernels", [[3], [5], [3, 3], [3, 5], [3, 3, 3]])
 def test_a_receptive_field_is_filled_where_a_gradient_arrives(kernels):
     """The oracle: which inputs have a gradient, when one output of such convolutions has one."""
     row = torch.zeros(1, 1, 9, requires_grad=True)
-    weights = [torch.ones(1, 1, kernel) for kernel in kernels]
     maps = row
-    for weight in weights:
-        maps = nn.functional.conv1d(maps, weight, padding="same")
+    for kernel in kernels:
+        maps = nn.functional.conv1d(maps, torch.ones(1, 1, kernel), padding="same")
     maps[0, 0, 4].backward()
     (axes,) = plots.receptive_fields({"name": kernels}).axes
     assert filled(axes, 0) == (row.grad[0, 0] != 0).tolist()
@@ -108,7 +480,7 @@ def test_a_receptive_field_is_filled_where_a_gradient_arrives(kernels):
 def test_two_stacks_of_different_depth_stand_side_by_side():
     left, right = plots.receptive_fields({"two": [3, 3], "one": [5]}).axes
     assert filled(left, 0) == filled(right, 0)
-    assert [max(patch.get_y() for patch in axes.patches) for axes in (left, right)] == [1.8, 1.8]
+    assert (len(left.collections), len(right.collections)) == (3, 2)
 
 
 def test_the_network_drawing_has_a_box_for_each_layer_and_names_the_maps(vgg16_costs):
@@ -116,110 +488,10 @@ def test_the_network_drawing_has_a_box_for_each_layer_and_names_the_maps(vgg16_c
     (axes,) = figure.axes
     boxes = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     assert len(boxes) == 13 + 5 + 3
-    assert sum(isinstance(patch, Polygon) for patch in axes.patches) == 2 * len(boxes)
     assert boxes[0].get_height() / boxes[17].get_height() == pytest.approx((224 / 7) ** 0.5)
     assert boxes[17].get_width() / boxes[0].get_width() == pytest.approx((512 / 64) ** (1 / 3))
+    assert all(box.get_x() + box.get_width() < after.get_x() for box, after in pairwise(boxes))
     sizes = ["64 maps\n224 × 224", "128 maps\n112 × 112", "256 maps\n56 × 56", "512 maps\n28 × 28"]
     assert [text.get_text() for text in axes.texts] == [*sizes, "512 maps\n14 × 14", "512 maps\n7 × 7", "4096", "1000"]
-    assert len(axes.get_legend().get_texts()) == 3
-    assert axes.get_title(loc="left") == "VGG16"
-
-
-def test_boxes_of_the_network_drawing_do_not_overlap(vgg16_costs):
-    (axes,) = plots.network_drawing(vgg16_costs, title="VGG16").axes
-    boxes = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-    backs = [box.get_x() + box.get_width() + plots.DEPTH * box.get_height() for box in boxes]
-    assert all(back < after.get_x() for back, after in zip(backs, boxes[1:], strict=False))
-
-
-def test_cost_bars_are_as_long_as_the_costs(vgg16_costs):
-    left, right = plots.cost_bars(vgg16_costs, title="Where they are").axes
-    weighted = [cost for cost in vgg16_costs if cost.parameters]
-    assert [bar.get_width() * 1e6 for bar in left.patches] == pytest.approx([cost.parameters for cost in weighted])
-    assert [bar.get_width() * 1e9 for bar in right.patches] == pytest.approx([cost.multiply_adds for cost in weighted])
-    assert [text.get_text() for text in left.texts][13:] == ["74.3%", "12.1%", "3.0%"]
-    assert [label.get_text() for label in left.get_yticklabels()] == [cost.name for cost in weighted]
-    assert left.get_xlabel() == "parameters (millions)"
-    assert right.get_xlabel() == "multiply-adds for one image (billions)"
-    assert left.yaxis_inverted()  # the first layer at the top
-
-
-def test_the_signal_is_drawn_on_a_log_scale_for_each_start():
-    (axes,) = plots.signal_by_layer({"small": [1.0, 0.1, 0.01], "good": [1.0, 1.1, 0.9]}).axes
-    assert axes.get_yscale() == "log"
-    assert [line.get_ydata().tolist() for line in axes.lines] == [[1.0, 0.1, 0.01], [1.0, 1.1, 0.9]]
-    assert [line.get_xdata().tolist() for line in axes.lines] == [[1, 2, 3], [1, 2, 3]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["small", "good"]
-    assert axes.get_xlabel() == "layer"
-    assert axes.get_ylabel()
-
-
-def test_training_losses_are_drawn_beside_guessing():
-    (axes,) = plots.training_losses({"a": history([0.7, 0.4]), "b": history([0.7, 0.7, 0.7])}, guessing=0.693).axes
-    first, second, guess = axes.lines
-    assert first.get_ydata().tolist() == [0.7, 0.4]
-    assert second.get_xdata().tolist() == [1, 2, 3]
-    assert guess.get_ydata() == [0.693, 0.693]
-    assert axes.get_ylim()[0] == 0
-    assert "nats" in axes.get_ylabel()
-
-
-def test_found_by_order_counts_what_was_found_after_each_look():
-    is_wrong = [True, True, False, True, False, False]
-    axes = plots.found_by_order(is_wrong, title="Found").axes[0]
-    by_chance, found = axes.lines
-    assert list(found.get_xdata()) == list(range(7))
-    assert list(found.get_ydata()) == [0, *accumulate(is_wrong)]
-    assert [list(by_chance.get_xdata()), list(by_chance.get_ydata())] == [[0, 6], [0, 3]]
-    assert axes.get_title(loc="left") == "Found"
-    assert axes.get_ylabel() == "found, of 3"
-
-
-# ---- fine-tuning
-
-
-def test_the_search_shows_every_loss_and_the_mean_of_five():
-    rates, losses = [10.0**i for i in range(-6, 1)], [0.7, 0.6, 0.5, 0.4, 0.3, 0.4, 5.0]
-    (axes,) = plots.learning_rate_search({"a": (rates, losses), "b": (rates[:2], losses[:2])}).axes
-    pale, mean, _, short = axes.lines
-    assert axes.get_xscale() == "log"
-    assert pale.get_xdata().tolist() == rates
-    assert pale.get_ydata().tolist() == losses
-    assert mean.get_ydata().tolist()[-1] == pytest.approx(numpy.mean(losses[-5:]))
-    assert mean.get_ydata().tolist()[:2] == pytest.approx([0.7, 0.65])
-    assert len(short.get_xdata()) == 2
-    assert axes.get_ylim() == pytest.approx((0, 2.5 * 0.7))
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
-
-
-def test_rates_are_drawn_by_batch_from_one():
-    (axes,) = plots.rates_by_batch({"classifier": [1e-4, 1e-3], "block 5": [1e-5, 1e-4]}).axes
-    assert axes.get_yscale() == "log"
-    assert [line.get_ydata().tolist() for line in axes.lines] == [[1e-4, 1e-3], [1e-5, 1e-4]]
-    assert axes.lines[0].get_xdata().tolist() == [1, 2]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["classifier", "block 5"]
-
-
-def test_new_and_old_task_have_a_bar_for_each_run():
-    figure = plots.new_and_old_task({"a": (0.9, 0.8), "b": (0.5, 0.03)}, guessing=(0.5, 0.027))
-    new, old = figure.axes
-    assert [bar.get_width() for bar in new.patches] == [0.9, 0.5]
-    assert [bar.get_width() for bar in old.patches] == [0.8, 0.03]
-    assert [text.get_text() for text in old.texts] == ["80%", "3%"]
-    assert [axes.lines[0].get_xdata()[0] for axes in (new, old)] == [0.5, 0.027]
-    assert [label.get_text() for label in new.get_yticklabels()] == ["a", "b"]
-    assert new.yaxis_inverted()  # the first run at the top
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["guessing"]
-
-
-def test_freeze_depths_draw_each_seed_their_mean_and_the_memory():
-    figure = plots.freeze_depths({0: [0.8, 0.9], 1: [0.9, 1.0]}, {0: [1.0, 3.0], 1: [4.0, 4.0]}, {0: 10.0, 1: 30.0})
-    accuracy, time, memory = figure.axes
-    assert [line.get_ydata().tolist() for line in accuracy.lines[:2]] == [[0.8, 0.9], [0.9, 1.0]]
-    assert accuracy.lines[2].get_ydata().tolist() == pytest.approx([0.85, 0.95])
-    assert time.lines[2].get_ydata().tolist() == pytest.approx([2.0, 4.0])
-    assert time.lines[2].get_xdata().tolist() == [0, 1]
-    assert [bar.get_height() for bar in memory.patches] == [10.0, 30.0]
-    assert {axes.get_xlabel() for axes in figure.axes} == {"unfrozen blocks"}
-    assert "megabytes" in memory.get_ylabel()
-    assert len(figure.legends[0].get_texts()) == 1
+    assert legend_of(figure) == ["convolution, ReLU", "max pooling", "linear layer"]
+    assert figure.get_suptitle() == "VGG16"

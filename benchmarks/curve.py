@@ -1,0 +1,118 @@
+"""Measure accuracy over the number of training images, from scratch and transferred, and write `results/`.
+
+python -m benchmarks.curve --data sample
+python -m benchmarks.curve --data photos --backbone squeezenet1_1 --weights FILE --seeds 0 1 2
+python -m benchmarks.curve --table        only draw the figure and write the table anew from the JSON files
+
+A seed draws the images, the same for both models, and the start of the weights. With fewer images there are more passes
+through them, so that the network from scratch always gets the same number of steps. Both choose their best epoch on the
+whole validation split: a real user of ten images has none so large.
+"""
+
+import argparse
+import json
+import random
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from statistics import mean
+
+from helpers.data import Splits, load_splits
+from helpers.plots import curve_with_spread
+from helpers.runs import train_scratch, train_transfer, write_json
+from helpers.settings import Setting, choose_setting, environment
+
+from .pages import RESULTS, ROOT, note, parser_of_settings, write_table
+
+COUNTS = (10, 20, 40, 100, 200, 400)
+NAMES = {"scratch": "from scratch", "transfer": "transferred"}
+
+
+def main() -> None:
+    """Measure one setting (unless --table), draw it and write the table."""
+    options = parser_of_settings("Measure accuracy over the number of training images.", seeds=[0, 1, 2]).parse_args()
+    if not options.table:
+        measure(options)
+    for file in RESULTS.glob("curve_*.json"):
+        draw(json.loads(file.read_text(encoding="utf-8"))).savefig(file.with_suffix(".png"), dpi=110)
+    write_table(table(), command="benchmarks.curve", pages=(RESULTS / "README.md", ROOT / "README.md"))
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Both models for each number of images and each seed; the file is written after each."""
+    setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
+    file, runs = RESULTS / f"curve_{Path(setting.name).name}.json", []
+    for seed in options.seeds:
+        splits = load_splits(setting, seed=seed)
+        for count in (count for count in COUNTS if count <= len(splits.train)):
+            runs.append(measure_one(splits, setting, count, seed=seed))
+            print(runs[-1], flush=True)
+            content = {
+                "date": date.today().isoformat(),
+                "runs": [{**run, "environment": environment()} for run in runs],
+            }
+            write_json(file, content)
+
+
+def measure_one(splits: Splits, setting: Setting, count: int, *, seed: int) -> dict:
+    """The test accuracy of both models with so many training images."""
+    few = replace(splits, train=draw_images(splits, count, seed=seed))
+    more = len(splits.train) // count
+    many_passes = replace(setting, scratch_passes=more * setting.scratch_passes)
+    many_epochs = replace(setting, transfer_epochs=min(10, more) * setting.transfer_epochs)
+    scratch = train_scratch(few, many_passes, seed=seed, report=lambda line: None)
+    transfer = train_transfer(few, many_epochs, seed=seed, report=lambda line: None)
+    return {
+        "data": splits.name,
+        "backbone": setting.backbone,
+        "seed": seed,
+        "images": count,
+        "scratch": scratch.summary["test_accuracy"],
+        "transfer": transfer.summary["test_accuracy"],
+    }
+
+
+def draw_images(splits: Splits, count: int, *, seed: int) -> list:
+    """So many training images, as many of each class as can be."""
+    chance = random.Random(seed)
+    of_class = [[pair for pair in splits.train if pair[1] == label] for label in range(len(splits.classes))]
+    shares = [count // len(of_class) + (i < count % len(of_class)) for i in range(len(of_class))]
+    return [pair for part, share in zip(of_class, shares, strict=True) for pair in chance.sample(part, share)]
+
+
+def accuracies(runs: list[dict]) -> dict[str, dict[int, list[float]]]:
+    """Model to number of images to the accuracy of each seed."""
+    counts = sorted({run["images"] for run in runs})
+    return {
+        model: {count: [run[model] for run in runs if run["images"] == count] for count in counts} for model in NAMES
+    }
+
+
+def draw(content: dict):
+    """The curve as a figure."""
+    series = {NAMES[model]: values for model, values in accuracies(content["runs"]).items()}
+    title = f"Accuracy over the number of training images ({content['runs'][0]['data']})"
+    return curve_with_spread(series, title=title, x="training images", y="test accuracy")
+
+
+def table() -> str:
+    """All JSON files of this benchmark as Markdown: a row for each number of images."""
+    lines = ["| images | training images | from scratch | transferred |", "|---|---|---|---|"]
+    notes = []
+    for file in sorted(RESULTS.glob("curve_*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = accuracies(content["runs"])
+        name = f"`{content['runs'][0]['data']}`"
+        for count in found["scratch"]:
+            lines.append(f"| {name} | {count:,} | {cell(found['scratch'][count])} | {cell(found['transfer'][count])} |")
+        notes.append(note(file, content))
+    return "\n".join([*lines, "", *notes, ""])
+
+
+def cell(values: list[float]) -> str:
+    """Mean, lowest and highest."""
+    return f"{mean(values):.1%} ({min(values):.1%} to {max(values):.1%})"
+
+
+if __name__ == "__main__":
+    main()
