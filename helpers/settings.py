@@ -156,7 +156,7 @@ def has_bfloat16_units() -> bool:
     """True if this CPU multiplies bfloat16 in hardware (x86: AVX-512 BF16 or AMX); all others are slower with it."""
     flags = cpu_info("flags").split()
     if hasattr(torch.cpu, "get_capabilities"):  # PyTorch 2.10 and later, on every system
-        flags = [name for name, has in torch.cpu.get_capabilities().items() if has is True]
+        flags = [name for name, has in torch.cpu.get_capabilities().items() if has]
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 

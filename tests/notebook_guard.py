@@ -141,9 +141,9 @@ def alt_text_problems(notebook):
                 yield f"cell {number}: its image has no alt text"
 
 
-RULES = (execution_problems, caption_problems, collapse_problems)
+RULES = (execution_problems, caption_problems, collapse_problems, alt_text_problems)
 # Rules that the lessons do not keep yet. Move each into RULES once they do.
-PENDING = (prediction_problems, alt_text_problems)
+PENDING = (prediction_problems,)
 
 
 def source_problems(source):

@@ -317,6 +317,7 @@ def test_classes_may_have_folders_inside(tmp_path):
     [
         ["runs/scratch/model.safetensors"], ["runs/compare/comparison.json", "runs/compare/comparison.png"],
         ["mine/model.safetensors"], ["mine/comparison.json", "mine/comparison.png", "mine/transfer/model.safetensors"],
+        ["mine/transfer/model.safetensors"], ["mine/today/transfer/model.safetensors"],
         ["runs/Aug01_host/events.out.tfevents.1"], ["runs/"],
     ],
 )  # fmt: skip
@@ -856,13 +857,13 @@ SEGMENTS = {  # which marker, and what stands there in a healthy file
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", SEGMENTS)
-def test_a_thousand_broken_notes_cost_no_image(name):
+def test_hundreds_of_broken_notes_cost_no_image(name):
     """Only its notes are broken, and whatever they say, its pixels are those of the plain file, at most turned."""
     marker, content = SEGMENTS[name]
     generator, jpeg = random.Random(0), encoded(noise(), "JPEG")
     pixels = numpy.asarray(Image.open(io.BytesIO(jpeg)))
     turned = [numpy.rot90(flipped, k) for flipped in (pixels, pixels[:, ::-1]) for k in range(4)]
-    for _ in range(1000):
+    for _ in range(500):
         shown = numpy.asarray(data.decode(with_segment(jpeg, marker, mutate(content, generator)), "x.jpg"))
         assert any(numpy.array_equal(shown, other) for other in (turned if name == "EXIF" else [pixels]))
 

@@ -117,6 +117,7 @@ def test_a_file_that_changes_under_the_same_version(server, tmp_path):
 FATAL = {
     "nobody there": ([redirect("http://127.0.0.1:9/a.zip")], "no connection, 3 tries", {}),
     "500 for ever": ([status(500)], "500 Internal Server Error, 3 tries", {}),
+    "429 for ever": ([status(429, Retry_After=7)], "429 Too Many Requests, 3 tries", {}),
     "nonsense for ever": ([garbage], "the connection broke, 3 tries", {}),
     "Retry-After that is no time, for ever": ([status(429, Retry_After="soon")], "Retry-After.*soon, 3 tries", {}),
     "cut for ever": ([whole(BODY, cut=70_000, ranges=False)], "the connection broke.*3 tries", {}),
