@@ -146,6 +146,12 @@ def test_a_large_collection_is_thinned_out_and_a_small_one_is_not():
     assert {label for _, label in many.validation} == set(range(50))
 
 
+def test_a_rare_class_is_not_thinned_out_of_a_split():
+    splits = made_up(500, 995, 20)
+    rare = replace(splits, validation=splits.validation[:997])  # 995 of the first class, 2 of the second
+    assert sum(label for _, label in thin_out(rare).validation) == 1
+
+
 @pytest.mark.parametrize(("train", "classes"), [(6, 2), (49, 2), (9, 20)])
 def test_too_few_images_are_refused_in_one_line_that_says_how_many_are_needed(train, classes):
     with pytest.raises(CourseError, match=rf"needs 100 or more for training.*here are {train * classes}.*sample") as e:
