@@ -10,7 +10,6 @@ from itertools import chain, islice, repeat
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from .models import check_freezing, named_parts
@@ -198,9 +197,7 @@ class History:
             for row in self.rows
         ]
         header = ["epoch", "train loss", "train accuracy", "validation loss", "validation accuracy"]
-        lowest = any(
-            row["epoch"] == self.best_epoch and row["validation_loss"] == self.lowest_loss for row in self.rows
-        )
+        lowest = self.rows and self.rows[self.best_epoch - 1]["validation_loss"] == self.lowest_loss
         return f"{format_table(header, shown)}\n* kept: {'the lowest validation loss' if lowest else 'the last epoch'}"
 
     def plot(self, title: str = "Learning curves"):
@@ -221,7 +218,6 @@ def fit(
     weight_decay: float = 0.01,
     label_smoothing: float = 0.0,
     patience: int | None = None,
-    average: float | None = None,
     seed: int = 0,
     device: torch.device | None = None,
     precision: str = "fast",
@@ -231,32 +227,28 @@ def fit(
 
     `learning_rate`: one for all, or groups of parameters with a rate each, as `learning_rates_by_block` makes them.
     `patience`: stop after so many epochs in a row without a lower validation loss; None runs all `epochs`.
-    `average`: validate a moving average of the weights, in which each step leaves this share of what was there, and
-    keep that of the last epoch: 0.99 is about the mean of the last 100 batches (arXiv:1803.05407).
     `seed`: decides the order of the images, augmentation and dropout; torch's global random numbers are left alone.
     `precision`: "fast" is bfloat16 or float16 where the device has units for it; "float32" is always exact.
     Ctrl-C ends the training: the history ends there, and the model has the best weights so far.
     Raises BadArgument for a wrong option, or a freezing mistake that PyTorch would accept in silence, and CourseError
     if a loss is no longer a finite number.
     """
-    check_options(model, train_loader, epochs=epochs, patience=patience, average=average)
+    check_options(model, train_loader, epochs=epochs, patience=patience)
     device = device or best_device()
     history = History(precision=choose_precision(device, precision))
     with own_randomness(train_loader), placed(model, device):
         optimizer = make_optimizer(model, "adamw", learning_rate, weight_decay)
         scheduler = make_schedule(optimizer, schedule, epochs * len(train_loader))
         step = Step(model, optimizer, scheduler, device, history.precision, label_smoothing)
-        averaged = None if average is None else moving_average(model, optimizer, decay=average)
         best = copy_of_weights(model)
         try:
             for epoch in range(1, epochs + 1):
                 start = time.perf_counter()
                 set_seed(seed_of_epoch(seed, epoch), train_loader)
                 row = {"epoch": epoch, **train_one_epoch(step, train_loader)}
-                with weights_of(model, averaged):
-                    row |= validate(model, validation_loader, device=device, precision=history.precision)
-                    if average or row["validation_loss"] < history.lowest_loss:
-                        history.best_epoch, best = epoch, copy_of_weights(model)
+                row |= validate(model, validation_loader, device=device, precision=history.precision)
+                if row["validation_loss"] < history.lowest_loss:
+                    history.best_epoch, best = epoch, copy_of_weights(model)
                 history.rows.append(row | {"seconds": time.perf_counter() - start})
                 report(epoch_line(history.rows[-1], epochs))  # last: what the reader sees is then kept
                 if patience and epoch - history.best_epoch >= patience:
@@ -269,17 +261,13 @@ def fit(
     return history
 
 
-def check_options(model: nn.Module, loader: DataLoader, *, epochs: int, patience, average) -> None:
+def check_options(model: nn.Module, loader: DataLoader, *, epochs: int, patience) -> None:
     """Raise BadArgument for what `fit` can't work with."""
     check_freezing(model)
     if epochs < 1 or not len(loader):
         raise BadArgument(f"{epochs} epochs of {len(loader)} batches: there is nothing to train on.")
     if patience is not None and patience < 1:
         raise BadArgument(f"patience is {patience}; it must be at least one epoch, or None to run all epochs.")
-    if average is not None and not 0 < average < 1:
-        raise BadArgument(f"average is {average}; it must be between 0 and 1, such as 0.99, or None for no average.")
-    if average and patience:
-        raise BadArgument("average keeps the last epoch, and patience waits for the best: choose one of them.")
 
 
 def seed_of_epoch(seed: int, epoch: int) -> int:
@@ -298,26 +286,6 @@ def stop(history: History, report: Callable[[str], None]) -> None:
 def copy_of_weights(model: nn.Module) -> dict[str, Tensor]:
     """The state dict, copied to the CPU's memory."""
     return {key: value.cpu().clone() for key, value in model.state_dict().items()}
-
-
-def moving_average(model: nn.Module, optimizer: torch.optim.Optimizer, *, decay: float) -> nn.Module:
-    """A copy of the model that follows it: after each step of the optimizer its weights move a little towards it."""
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-    optimizer.register_step_post_hook(lambda *_: averaged.update_parameters(model))
-    return averaged.module
-
-
-@contextmanager
-def weights_of(model: nn.Module, other: nn.Module | None) -> Iterator[None]:
-    """For a while the model has the weights of another, if there is one."""
-    own = None if other is None else copy_of_weights(model)
-    try:
-        if other is not None:
-            model.load_state_dict(other.state_dict())
-        yield
-    finally:
-        if own:
-            model.load_state_dict(own)
 
 
 @dataclass
@@ -475,7 +443,7 @@ def find_learning_rate(
     """
     if not 0 < lowest < highest or steps < 2:
         raise BadArgument(f"No way from {lowest:g} to {highest:g} in {steps} steps: take two or more, up from above 0.")
-    check_options(model, loader, epochs=1, patience=None, average=None)
+    check_options(model, loader, epochs=1, patience=None)
     device, rates, losses, weights = device or best_device(), [], [], copy_of_weights(model)
     with own_randomness(loader, seed=seed), placed(model, device):
         optimizer = make_optimizer(model, "adamw", lowest, weight_decay=0.0)

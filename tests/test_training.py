@@ -647,63 +647,11 @@ def test_patience_ends_a_run_that_many_epochs_after_its_best():
     [
         ({"patience": 0}, "at least one epoch"),
         ({"patience": -1}, "at least one epoch"),
-        ({"average": 0}, "between 0 and 1"),
-        ({"average": 1}, "between 0 and 1"),
-        ({"average": -0.5}, "between 0 and 1"),
-        ({"average": 2}, "between 0 and 1"),
-        ({"average": 0.9, "patience": 2}, "choose one of them"),
     ],
 )
-def test_patience_and_average_are_checked(options, words):
+def test_patience_is_checked(options, words):
     with pytest.raises(BadArgument, match=words):
         fit(small_model(), loader_of(8), loader_of(8), epochs=2, **options)
-
-
-def steps_of(monkeypatch, **options):
-    """Train a network with batch norm for two epochs: its history, itself, and its state after every step."""
-    model, steps, make_optimizer = small_model(), [], training.make_optimizer
-
-    def with_a_record(*arguments):
-        optimizer = make_optimizer(*arguments)
-        optimizer.register_step_post_hook(lambda *_: steps.append(training.copy_of_weights(model)))
-        return optimizer
-
-    with monkeypatch.context() as patched:
-        patched.setattr(training, "make_optimizer", with_a_record)
-        options = {"epochs": 2, "learning_rate": 3e-3, **options}
-        history = fit(model, loader_of(40, shuffle=True), loader_of(40, seed=1), **options)
-    return history, model, steps
-
-
-def test_the_average_is_that_of_the_weights_after_each_step(monkeypatch):
-    history, model, steps = steps_of(monkeypatch, average=0.8)
-    assert (len(steps), history.best_epoch) == (10, 2)
-    for key, value in model.state_dict().items():
-        if value.is_floating_point():
-            expected = steps[0][key].double().numpy()
-            for step in steps[1:]:
-                expected = 0.8 * expected + 0.2 * step[key].double().numpy()
-            numpy.testing.assert_allclose(value.numpy(), expected, rtol=1e-4, atol=1e-6)
-            assert not torch.equal(value, steps[-1][key])
-    loss = training.evaluate(model, loader_of(40, seed=1), device=CPU, precision="float32").log_loss
-    assert loss == pytest.approx(history.rows[-1]["validation_loss"], rel=1e-5)
-
-
-def test_the_average_does_not_change_the_steps(monkeypatch):
-    (_, _, plain), (_, _, averaged) = steps_of(monkeypatch), steps_of(monkeypatch, average=0.9)
-    for one, other in zip(plain, averaged, strict=True):
-        assert all(torch.equal(one[key], other[key]) for key in one)
-
-
-def test_an_average_is_that_of_the_last_epoch_even_if_another_was_better(monkeypatch):
-    options = {"learning_rate": 0.05, "schedule": "constant", "epochs": 3}
-    history, model, _ = steps_of(monkeypatch, average=0.5, **options)
-    losses = [row["validation_loss"] for row in history.rows]
-    assert losses[-1] > min(losses), "this run must get worse in the end"
-    assert history.best_epoch == 3
-    loss = training.evaluate(model, loader_of(40, seed=1), device=CPU, precision="float32").log_loss
-    assert loss == pytest.approx(losses[-1], rel=1e-5)
-    assert "kept: the last epoch" in repr(history)
 
 
 def test_weights_that_give_no_number_on_validation_are_not_kept():
