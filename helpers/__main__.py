@@ -1,20 +1,25 @@
-"""The course from the command line: `python -m helpers compare|train|predict|audit`."""
+"""The course from the command line: `python -m helpers compare|train|predict|evaluate|audit`."""
 
 import argparse
+import csv
 import glob
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from .auditing import audit
 from .data import list_files, load_splits
 from .downloads import write_whole
+from .evaluating import as_text
 from .models import BACKBONES
 from .plots import learning_curves
-from .runs import RECIPES, check_writable, compare, comparison_table, load_model, predict_all
-from .settings import PRECISIONS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
+from .runs import RECIPES, Answer, check_writable, compare, comparison_table, evaluate_run, predict_all, read_run
+from .settings import PRECISIONS, SETTINGS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
 
 
@@ -64,13 +69,25 @@ def parser() -> argparse.ArgumentParser:
     both.set_defaults(command=compare_command)
     one = commands.add_parser("train", help="train one of the two")
     one.add_argument("recipe", choices=RECIPES)
+    one.add_argument("--balanced", action="store_true", help="learn from each class equally often (transfer only)")
     one.set_defaults(command=train_command)
     for command in (both, one):
         add_training_options(command)
     use = commands.add_parser("predict", help="name the class of images, with a trained model")
     use.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
     use.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
+    use.add_argument("--never-refuse", action="store_true", help="name a class for images unlike all training images")
+    form = use.add_mutually_exclusive_group()
+    for name, what in {"json": "a JSON object for each image, one a line", "csv": "a table with a header"}.items():
+        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {what}")
     use.set_defaults(command=predict_command)
+    test = commands.add_parser("evaluate", help="how good a trained model is, and how sure it should be: a report")
+    test.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+    test.add_argument(
+        "--data", metavar="sample|photos|photos-full|DIR", help="default: the setting that it learned from"
+    )
+    test.add_argument("--out", metavar="DIR", type=a_path, help="default: RUN_DIR")
+    test.set_defaults(command=evaluate_command)
     look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
     look.add_argument("folder", metavar="DIR", type=a_path)
     look.add_argument("--out", metavar="FILE", type=a_path, help="write all findings as CSV")
@@ -131,8 +148,11 @@ def compare_command(options: argparse.Namespace) -> None:
 
 def train_command(options: argparse.Namespace) -> None:
     """Train one model and save it."""
+    if options.balanced and options.recipe == "scratch":
+        raise BadArgument("--balanced draws from stored features, which training from scratch has none of")
     setting, splits, folder = prepare(options, options.recipe)
-    run = RECIPES[options.recipe](splits, setting, seed=options.seed, folder=folder)
+    more = {"balanced": True} if options.balanced else {}
+    run = RECIPES[options.recipe](splits, setting, seed=options.seed, folder=folder, **more)
     print(f"test: {run.test}")
     print(f"written: {folder}; name images with: python -m helpers predict {folder} IMAGE...")
     if run.history.stopped:
@@ -140,15 +160,47 @@ def train_command(options: argparse.Namespace) -> None:
 
 
 def predict_command(options: argparse.Namespace) -> int:
-    """Print path, class and probability, one line an image; 1 if some image could not be read."""
-    model, about = load_model(options.run)
-    status = 0
-    for path, answer in predict_all(model, about, image_files(options.images)):
-        if isinstance(answer, CourseError):
-            status = complain(answer, status=1)
-        else:
-            print(f"{printable(path)}\t{printable(answer[0])}\t{answer[1]:.3f}")
+    """Print what each image is, one line an image; 1 if some image could not be read."""
+    run, paths, status = read_run(options.run), list(image_files(options.images)), 0
+    strangeness = None if options.never_refuse else run.strangeness
+    answers = predict_all(run.model, run.about, paths, strangeness=strangeness)
+    # On a terminal the lines themselves show how far it is.
+    quiet = len(paths) < 1000 or (sys.stdout is not None and sys.stdout.isatty())
+    table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    if options.form == "csv":
+        table.writeheader()
+    for path, answer in tqdm(answers, "predict", len(paths), unit=" images", delay=2, disable=quiet):
+        failed = isinstance(answer, CourseError)
+        status = complain(answer, status=1) if failed else status
+        row = {"path": str(path), "error": first_line(answer)} if failed else {"path": str(path)} | columns(answer)
+        if options.form == "json":
+            print(json.dumps(row))
+        elif options.form == "csv":
+            table.writerow({key: printable(value) for key, value in row.items()})
+        elif not failed:
+            print(f"{printable(path)}\t{printable(answer)}\t{answer.probability:.3f}")
     return status
+
+
+COLUMNS = ("path", "class", "probability", "strangeness", "refused", "error")
+
+
+def columns(answer: Answer) -> dict:
+    """What --json and --csv print of an answer: where it is refused, the class is only the nearest one."""
+    found = {"class": answer.name, "probability": round(answer.probability, 6)}
+    known = {"strangeness": round(answer.strangeness, 6), "refused": answer.refused}
+    return found | (known if answer.strangeness == answer.strangeness else {"refused": False})  # NaN is no JSON
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    """Print how good a run is; write evaluation.json and evaluation.html."""
+    run, folder = read_run(options.run), options.out or (options.run if options.run.is_dir() else options.run.parent)
+    if not options.data and run.about["data"] not in SETTINGS:
+        raise BadArgument(f"This run learned from a folder {printable(run.about['data'])}. Name it with --data DIR")
+    setting = choose_setting(options.data or run.about["data"], backbone=None)
+    splits = load_splits(setting, seed=run.about["seed"])
+    print(as_text(evaluate_run(run, splits, folder=folder)))
+    print(f"written: {folder / 'evaluation.html'}, {folder / 'evaluation.json'}")
 
 
 def image_files(names: list[str]) -> Iterator[Path]:
