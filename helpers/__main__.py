@@ -1,4 +1,4 @@
-"""The course from the command line: `python -m helpers compare|train|predict|audit`."""
+"""The course from the command line: `python -m helpers compare|train|predict|export|page|audit`."""
 
 import argparse
 import glob
@@ -11,6 +11,7 @@ from pathlib import Path
 from .auditing import audit
 from .data import list_files, load_splits
 from .downloads import write_whole
+from .exporting import export, write_page
 from .models import BACKBONES, check_backbone
 from .plots import learning_curves
 from .runs import RECIPES, check_writable, compare, comparison_table, load_model, predict_all
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     use.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
     use.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
     use.set_defaults(command=predict_command)
+    add_hand_over(commands)
     look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
     look.add_argument("folder", metavar="DIR", type=a_path)
     look.add_argument("--out", metavar="FILE", type=a_path, help="write all findings as CSV")
@@ -89,6 +91,20 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", metavar="DIR", type=a_path, help="default: runs/compare, runs/scratch or runs/transfer"
     )
+
+
+def add_hand_over(commands) -> None:
+    """The commands `export` and `page`, whose options are the same."""
+    file = commands.add_parser("export", help="write a trained model as an ONNX file, which other programs can run")
+    file.add_argument("--out", metavar="FILE.onnx", type=a_path, required=True)
+    file.set_defaults(command=export_command)
+    page = commands.add_parser("page", help="write a web page that names images in the browser, without a server")
+    page.add_argument("--out", metavar="DIR", type=a_path, required=True)
+    page.set_defaults(command=page_command)
+    for command in (file, page):
+        command.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+        checked = "whose validation images check the file; default: the run's own"
+        command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=checked)
 
 
 def a_path(text: str) -> Path:
@@ -147,6 +163,20 @@ def predict_command(options: argparse.Namespace) -> int:
         else:
             print(f"{printable(path)}\t{printable(answer[0])}\t{answer[1]:.3f}")
     return status
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write the run as one ONNX file, if torch and ONNX Runtime agree about every validation image."""
+    check_new_file(options.out)
+    write_whole(options.out, export(options.run, options.data))
+    print(f"written: {options.out}")
+
+
+def page_command(options: argparse.Namespace) -> None:
+    """Write the web page, with the run in it."""
+    check_writable(options.out.absolute().parent)
+    write_page(options.out, export(options.run, options.data))
+    print(f"written: {options.out}; to see it: python -m http.server --bind 127.0.0.1 --directory {options.out}")
 
 
 def image_files(names: list[str]) -> Iterator[Path]:
