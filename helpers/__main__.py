@@ -14,7 +14,7 @@ from .downloads import write_whole
 from .exporting import export, write_page
 from .models import BACKBONES, check_backbone
 from .plots import learning_curves
-from .runs import RECIPES, check_writable, compare, comparison_table, load_model, predict_all
+from .runs import RECIPES, check_writable, compare, comparison_table, predict_all, read_run
 from .settings import PRECISIONS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
 
@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     use = commands.add_parser("predict", help="name the class of images, with a trained model")
     use.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
     use.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
+    use.add_argument("--never-refuse", action="store_true", help="name a class for images unlike all training images")
     use.set_defaults(command=predict_command)
     add_hand_over(commands)
     look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
@@ -155,13 +156,13 @@ def train_command(options: argparse.Namespace) -> None:
 
 def predict_command(options: argparse.Namespace) -> int:
     """Print path, class and probability, one line an image; 1 if some image could not be read."""
-    model, about = load_model(options.run)
-    status = 0
-    for path, answer in predict_all(model, about, image_files(options.images)):
+    run, status = read_run(options.run), 0
+    strangeness = None if options.never_refuse else run.strangeness
+    for path, answer in predict_all(run.model, run.about, image_files(options.images), strangeness=strangeness):
         if isinstance(answer, CourseError):
             status = complain(answer, status=1)
         else:
-            print(f"{printable(path)}\t{printable(answer[0])}\t{answer[1]:.3f}")
+            print(f"{printable(path)}\t{printable(answer)}\t{answer.probability:.3f}")
     return status
 
 
