@@ -1,108 +1,125 @@
-"""Hand a run over: as one ONNX file that takes images of any size, or as a web page that computes in the browser."""
+"""Hand a run over: as an ONNX file that takes images of any size, or as a web page that computes in the browser."""
 
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy
 import torch
-from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
-from .data import EvalTransform, load_image, load_splits
+from .data import IMAGENET_MEAN, IMAGENET_STD, load_image, load_splits
 from .downloads import fetch, find_archive, tell_if_not_published
-from .runs import load_model, run_file
+from .evaluating import soften
+from .explaining import linear_parts, logit_maps, pool_of
+from .models import split_model
+from .runs import Run, ask, read_run, run_file
 from .settings import (
     DOWNLOADS,
     BadArgument,
     CourseError,
-    Setting,
+    best_device,
     choose_setting,
     environment,
     first_line,
     printable,
 )
-from .training import placed, to_device
+from .training import exact_convolutions
 from .transfer import PLAIN, look
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-4  # in which the probabilities of torch and of the file must agree
-
-
-# Of npm's package onnxruntime-web (MIT licence), by SHA-256: what computes in the browser.
-RUNTIME = "onnxruntime-web@1.30.0"
+TOLERANCE = 1e-4  # in which torch and the file must agree about each probability, and about the strangeness
+PAGE = Path(__file__).resolve().parent / "page"
+RUNTIME = "onnxruntime-web@1.30.0"  # a package of npm's, MIT licence; two of its files, by their SHA-256
 RUNTIME_FILES = {
     "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
-PAGE = Path(__file__).resolve().parent / "page"
 
 
 def export(folder: Path, data: str | None = None, *, report=print) -> bytes:
-    """The run in a folder as the content of an ONNX file, after it was compared with torch.
+    """The run in a folder as the content of an ONNX file, compared with torch on validation images.
 
-    `data`: a setting or a folder, whose validation images are used; by default the run's own.
+    `data`: the setting or folder that they are from, by default the run's own. Raises CourseError if it can't be done.
     """
-    check_packages()
-    model, about = load_model(folder)
-    images = load_splits(find_data(about, data), seed=about["seed"]).validation
-    content = to_onnx(model, about)
-    report(check(content, model, about, [path for path, _ in images]))
-    report(f"size: {len(content) / 1e6:.1f} MB, the run's own file: {run_file(folder).stat().st_size / 1e6:.1f} MB")
+    if missing := [name for name in PACKAGES if not find_spec(name)]:
+        raise CourseError(
+            f"An export needs packages that are missing here. Install them: pip install {' '.join(missing)}"
+        )
+    run = read_run(folder)
+    images = validation_images(run.about, data)
+    content = to_onnx(run)
+    report(compare_with_torch(content, run, images))
+    report(f"size: {len(content) / 1e6:.1f} MB; the run's own file: {run_file(folder).stat().st_size / 1e6:.1f} MB")
     return content
 
 
-def find_data(about: dict, data: str | None) -> Setting:
-    """The setting that has the images; raises BadArgument if the run's own are in a folder that is not known."""
+def validation_images(about: dict, data: str | None) -> list[Path]:
+    """The files of a validation split; raises BadArgument if the run's own are in a folder that is not known."""
     try:
-        return choose_setting(data or about["data"])
+        setting = choose_setting(data or about["data"])
     except BadArgument as error:
         if data:
             raise
         name = printable(about["data"])
         raise BadArgument(f"The run learned from a folder called {name}. Say where it is: --data DIR") from error
+    return [path for path, _ in load_splits(setting, seed=about["seed"]).validation]
 
 
 # ---------------------------------------------------------------------- from pixels to the answer
 
 
 class WholeModel(nn.Module):
-    """A run with all that comes before and after its network: what is exported.
+    """A run with what comes before and after its network. Input: uint8 RGB (n, height, width, 3), of any size.
 
-    Input: uint8 RGB (batch, height, width, 3), of any size. Output: probabilities (batch, classes).
+    Output: probabilities (n, classes); strangeness (n,) and the exact map (n, classes, h, w), where there are such.
     """
 
-    def __init__(self, model: nn.Module, about: dict):
+    def __init__(self, run: Run):
         super().__init__()
-        transform = EvalTransform(about["image_size"])
-        self.model, self.views = model, about.get("test_views", PLAIN)
-        self.size, mean, std = transform.key
+        self.network, self.strangeness, self.about = run.model, run.strangeness, run.about
+        mean, std = run.about.get("mean", IMAGENET_MEAN), run.about.get("std", IMAGENET_STD)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
-        self.rounding = rounds_between(transform)
+        self.rounding, self.linear = rounds_between(), None
+        with suppress(BadArgument):  # a head of which no map is exact
+            self.linear = linear_parts(self.network)[:2]
 
-    def forward(self, images: Tensor) -> Tensor:
-        pixels = resize(images.permute(0, 3, 1, 2).float(), self.size, rounding=self.rounding)
-        pixels = (pixels / 255 - self.mean) / self.std
-        return torch.stack([self.model(look(pixels, view)).softmax(1) for view in self.views]).mean(0)
+    @property
+    def outputs(self) -> list[str]:
+        """Their names, in order."""
+        return ["probabilities", *["strangeness"] * bool(self.strangeness), *["map"] * bool(self.linear)]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        pixels = resize(images.permute(0, 3, 1, 2).float(), self.about["image_size"], rounding=self.rounding)
+        pixels, maps = (pixels / 255 - self.mean) / self.std, []
+        base, head = split_model(self.network) if self.strangeness else (nn.Identity(), self.network)
+        register = pool_of(self.network).register_forward_pre_hook if self.linear else nullcontext
+        with register(lambda _, inputs: maps.append(inputs[0])):
+            features = [base(look(pixels, view)) for view in self.about.get("test_views", PLAIN)]
+            probabilities = torch.stack([head(one).softmax(1) for one in features]).mean(0)
+        answers = [soften(probabilities, self.about.get("temperature", 1.0))]
+        answers += [self.strangeness(features[0])] if self.strangeness else []
+        return *answers, *([logit_maps(maps[0], *self.linear)] if self.linear else [])
 
 
 def resize(images: Tensor, size: int, *, rounding: bool) -> Tensor:
-    """Squeeze (batch, 3, height, width), values 0 to 255, to (…, size, size), to the last bit as torchvision does.
+    """Squeeze (n, 3, height, width), values 0 to 255, to (n, 3, size, size), to the last bit as torchvision does.
 
     Two matrix products, since ONNX's own Resize rounds otherwise. `rounding`: to whole numbers after the first too.
     """
     for _ in ("width", "height"):
         weights = triangles(images.shape[-1], size)
-        if rounding:  # as Pillow does in 16 bits: the largest weight decides how many binary digits are kept
+        if rounding:  # weights have 16 bits then, as Pillow's: the largest decides how many are behind the point
             steps = 2 ** ((32767.5 / weights.max()).log2().ceil() - 1).clamp(max=22)
             weights = (weights * steps + 0.5).floor() / steps
         images = images @ weights.float().T
@@ -118,115 +135,82 @@ def triangles(old: int, new: int) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def rounds_between(transform: EvalTransform) -> bool:
-    """True if torchvision rounds to 8 bits after the first direction: it does where the processor has AVX2."""
-    pixels = numpy.random.default_rng(0).integers(0, 256, (97, 89, 3), dtype=numpy.uint8)
-    expected = transform.transforms[1](transform.transforms[0](Image.fromarray(pixels))).float()
-    images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-    errors = {way: (resize(images, len(expected[0]), rounding=way) - expected).abs().sum() for way in (True, False)}
-    return bool(errors[True] <= errors[False])
+def rounds_between() -> bool:
+    """True if torchvision rounds to 8 bits after the first direction, as it does where the processor has AVX2."""
+    noise = torch.randint(256, (1, 3, 97, 89), generator=torch.Generator().manual_seed(0))
+    expected = F.resize(noise.byte(), [64, 64]).float()
+    errors = [(resize(noise.float(), 64, rounding=way) - expected).abs().sum() for way in (False, True)]
+    return bool(errors[1] < errors[0])
 
 
-# ------------------------------------------------------------------------------- the ONNX file
+# --------------------------------------------------------------------------------- the ONNX file
 
 
-def to_onnx(model: nn.Module, about: dict) -> bytes:
-    """The whole model as the content of an ONNX file, not yet checked.
-
-    Raises CourseError if the packages are missing, or if the network has an operation that ONNX has not.
-    """
-    check_packages()
+def to_onnx(run: Run) -> bytes:
+    """The run as the content of an ONNX file, not yet checked; raises CourseError if ONNX can't say what it does."""
     import onnx
 
-    whole = WholeModel(model, about).eval()
-    example = torch.zeros(2, 50, 60, 3, dtype=torch.uint8)
+    whole = WholeModel(run).eval()
     sizes = {i: torch.export.Dim(name) for i, name in enumerate(("batch", "height", "width"))}
+    names = {"input_names": ["images"], "output_names": whole.outputs}
+    example = torch.zeros(2, 50, 60, 3, dtype=torch.uint8)
     try:
-        program = torch.onnx.export(
-            whole, (example,), dynamo=True, dynamic_shapes=(sizes,), verbose=False,
-            input_names=["images"], output_names=["probabilities"],
-        )  # fmt: skip
-    except Exception as error:  # the exporter has many, some of them without a class of their own
+        program = torch.onnx.export(whole, (example,), dynamo=True, dynamic_shapes=(sizes,), verbose=False, **names)
+    except Exception as error:  # of many classes
         raise CourseError(why_not(error)) from error
-    onnx.helper.set_model_props(program.model_proto, {key: json.dumps(value) for key, value in facts(whole, about)})
+    known = {key: json.dumps(value) for key, value in facts(run).items()}
+    onnx.helper.set_model_props(program.model_proto, known)
     return program.model_proto.SerializeToString()
 
 
-def facts(whole: WholeModel, about: dict) -> Iterator[tuple[str, object]]:
-    """What the file's metadata say, by name."""
-    yield "classes", about["classes"]
-    yield "network", about["network"]
-    yield "image_size", whole.size
-    yield from {key: environment()[key] for key in ("torch", "torchvision")}.items()
-
-
-def check_packages() -> None:
-    """Raise CourseError, naming them, if packages are missing that the course itself does not need."""
-    if missing := [name for name in PACKAGES if not find_spec(name)]:
-        raise CourseError(f"Exporting needs {len(missing)} more of pip's packages: pip install {' '.join(missing)}")
+def facts(run: Run) -> dict:
+    """What the file's metadata say, each as JSON."""
+    course = next((found.version for found in distributions(name="transfer-learning-course")), "not installed")
+    kept = {key: run.about.get(key) for key in ("classes", "network", "image_size", "temperature", "data")}
+    threshold = run.strangeness and run.strangeness.threshold.item()
+    return kept | {"refused_above": threshold, "course": course, "torch": environment()["torch"]}
 
 
 def why_not(error: BaseException) -> str:
-    """One line about an export that failed, with the operation that ONNX has not, if it is that."""
+    """One line about an export that failed; it names the operation that ONNX has not, if that is why."""
     causes = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
     operations = re.findall(r"(?:aten|torchvision|prims)[.:]+\w+", " ".join(map(str, causes)))
-    reason = f"ONNX has no operation for {operations[0]}" if operations else first_line(causes[-1])
+    reason = f"ONNX has no operation {operations[0]}" if operations else first_line(causes[-1])
     advice = "Bring torch and onnxscript up to date, or train another --backbone"
     return f"This network can't be exported: {reason}. {advice}."
 
 
-# -------------------------------------------------------------------------------------- checked
-
-
-@dataclass(frozen=True)
-class Check:
-    """How an ONNX file did beside torch, on one image after the other."""
-
-    images: int
-    difference: float  # the largest of all probabilities
-    rates: dict[str, float]  # images a second
-
-    def __str__(self) -> str:
-        rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in self.rates.items())
-        return (
-            f"checked on {self.images:,} images: the same class for each, probabilities within {self.difference:.0e}\n"
-            f"images a second, one by one in {torch.get_num_threads()} threads: {rates}"
-        )
-
-
-def check(content: bytes, model: nn.Module, about: dict, paths: Iterable[Path]) -> Check:
-    """Ask torch and ONNX Runtime about the images in these files; raises CourseError if they disagree about one."""
+def compare_with_torch(content: bytes, run: Run, paths: list[Path]) -> str:
+    """What torch and ONNX Runtime need for these images, as text; raises CourseError if they disagree about one."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    worst, seconds, paths = 0.0, {"torch": 0.0, "ONNX Runtime": 0.0}, list(paths)
-    for path in tqdm(paths, desc="checking", unit=" images", delay=2):
-        image = load_image(path, at_least=round(1.3 * about["image_size"]))
-        start = time.perf_counter()
-        expected = ask_torch(model, about, image)
-        middle = time.perf_counter()
-        (given,), *_ = session.run(None, {"images": numpy.asarray(image)[None]})
-        seconds["torch"] += middle - start
-        seconds["ONNX Runtime"] += time.perf_counter() - middle
-        worst = max(worst, difference := float(abs(given - expected).max()))
-        if given.argmax() != expected.argmax() or not difference <= TOLERANCE:
+    size, worst, times = round(1.3 * run.about["image_size"]), 0.0, [time.perf_counter()]
+    with exact_convolutions(best_device(), "float32"):
+        answers = list(ask(run.model, run.about, paths, strangeness=run.strangeness))
+    times.append(time.perf_counter())
+    for path, expected in tqdm(answers, desc="checking", unit=" images", delay=2):
+        given, *more = session.run(None, {"images": numpy.asarray(load_image(path, at_least=size))[None]})
+        expected, score = expected
+        difference = abs(given[0] - expected.numpy()).max()
+        if run.strangeness:
+            difference = max(difference, abs(more[0][0] - score))
+        if given[0].argmax() != expected.argmax() or not difference <= TOLERANCE:
             raise CourseError(
-                f"The exported model disagrees with torch about {printable(path)}, by {difference:.1g}. Nothing was "
-                f"written. Bring torch, {' and '.join(PACKAGES[1:])} up to date."
+                f"torch and ONNX Runtime disagree about {printable(path)}, by {difference:.1g}, so nothing was written. "
+                f"Bring {', '.join(PACKAGES)} and torch up to date."
             )
-    return Check(len(paths), worst, {name: len(paths) / time_ for name, time_ in seconds.items()})
-
-
-@torch.inference_mode()
-def ask_torch(model: nn.Module, about: dict, image: Image.Image) -> numpy.ndarray:
-    """The probabilities (classes,) of one image, on the CPU in float32, as the run's test asked for them."""
-    images = EvalTransform(about["image_size"])(image)[None]
-    views = about.get("test_views", PLAIN)
-    return torch.stack([model.eval()(look(images, view)).softmax(1) for view in views]).mean(0)[0].numpy()
+        worst = max(worst, difference)
+    times.append(time.perf_counter())
+    torchs, onnxs = (len(paths) / (after - before) for before, after in zip(times, times[1:]))
+    return (
+        f"checked on {len(paths):,} images: the same class for each, probabilities within {worst:.0e}\n"
+        f"images a second, from the file on: torch {torchs:,.0f}, ONNX Runtime {onnxs:,.0f}"
+    )
 
 
 # --------------------------------------------------------------------------------- the web page
@@ -234,17 +218,20 @@ def ask_torch(model: nn.Module, about: dict, image: Image.Image) -> numpy.ndarra
 
 def write_page(folder: Path, content: bytes) -> None:
     """Write the web page into a folder, whole or not at all; it takes the place of an earlier one."""
-    files = {file.name: file for file in PAGE.iterdir()} | runtime_files()
+    import onnx
+
+    files = {file.name: file for file in PAGE.iterdir()} | {name: runtime_file(name) for name in RUNTIME_FILES}
     if folder.exists() and not {file.name for file in folder.iterdir()} <= {*files, "model.onnx", "about.json"}:
         raise BadArgument(f"{folder} holds other files too. Choose a new folder for the page.")
+    about = {one.key: json.loads(one.value) for one in onnx.load_from_string(content).metadata_props}
     try:
-        with TemporaryDirectory(prefix=".", dir=folder.parent) as place:
-            new = Path(place, "page")
+        with TemporaryDirectory(prefix=".", dir=folder.absolute().parent) as place:
+            new = Path(place, "new")
             new.mkdir()
             for name, file in files.items():
                 shutil.copyfile(file, new / name)
             (new / "model.onnx").write_bytes(content)
-            (new / "about.json").write_text(json.dumps(properties(content)), encoding="utf-8")
+            (new / "about.json").write_text(json.dumps(about), encoding="utf-8")
             if folder.exists():
                 os.replace(folder, Path(place, "old"))
             os.replace(new, folder)
@@ -252,29 +239,17 @@ def write_page(folder: Path, content: bytes) -> None:
         raise CourseError(f"Could not write {folder} ({first_line(error)}). Make room, or choose another.") from error
 
 
-def properties(content: bytes) -> dict:
-    """The metadata in an ONNX file, by name."""
-    import onnx
-
-    return {one.key: json.loads(one.value) for one in onnx.load_from_string(content).metadata_props}
-
-
-def runtime_files() -> dict[str, Path]:
-    """The files of RUNTIME by name: in COURSE_ARCHIVES, else downloaded. Raises CourseError if that fails."""
-    return {name: runtime_file(name, digest) for name, digest in RUNTIME_FILES.items()}
-
-
-def runtime_file(name: str, digest: str) -> Path:
-    """One of them."""
+def runtime_file(name: str) -> Path:
+    """One of RUNTIME_FILES: from the folder COURSE_ARCHIVES, else downloaded. Raises CourseError if that fails."""
     if file := find_archive(name):
-        tell_if_not_published(file, sha256=digest)
+        tell_if_not_published(file, sha256=RUNTIME_FILES[name])
         return file
     urls = [f"{place}/{RUNTIME}/dist/{name}" for place in ("https://cdn.jsdelivr.net/npm", "https://unpkg.com")]
+    target = DOWNLOADS / RUNTIME.replace("@", "-") / name
     try:
-        return fetch(urls, DOWNLOADS / RUNTIME.replace("@", "-") / name, sha256=digest, recheck=True)
+        return fetch(urls, target, sha256=RUNTIME_FILES[name], recheck=True)
     except CourseError as error:
-        files = " and ".join(RUNTIME_FILES)
         raise CourseError(
-            f"Could not download {error.__cause__}. Without a network, put {files} of npm's package {RUNTIME} into a "
-            "folder, and name that folder in COURSE_ARCHIVES."
+            f"Could not download {error.__cause__}. Without a network, put {' and '.join(RUNTIME_FILES)} of npm's "
+            f"package {RUNTIME} into a folder, and name that folder in COURSE_ARCHIVES."
         ) from error
