@@ -17,22 +17,13 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
-from .data import IMAGENET_MEAN, IMAGENET_STD, load_image, load_splits
+from .data import IMAGENET_MEAN, IMAGENET_STD, load_image
 from .downloads import fetch, find_archive, tell_if_not_published
 from .evaluating import soften
 from .explaining import linear_parts, logit_maps, pool_of
 from .models import split_model
-from .runs import Run, ask, read_run, run_file
-from .settings import (
-    DOWNLOADS,
-    BadArgument,
-    CourseError,
-    best_device,
-    choose_setting,
-    environment,
-    first_line,
-    printable,
-)
+from .runs import Run, ask
+from .settings import DOWNLOADS, BadArgument, CourseError, best_device, environment, first_line, format_table, printable
 from .training import exact_convolutions
 from .transfer import PLAIN, look
 
@@ -46,33 +37,17 @@ RUNTIME_FILES = {
 }
 
 
-def export(folder: Path, data: str | None = None, *, report=print) -> bytes:
-    """The run in a folder as the content of an ONNX file, compared with torch on validation images.
-
-    `data`: the setting or folder that they are from, by default the run's own. Raises CourseError if it can't be done.
-    """
-    if missing := [name for name in PACKAGES if not find_spec(name)]:
-        raise CourseError(
-            f"An export needs packages that are missing here. Install them: pip install {' '.join(missing)}"
-        )
-    run = read_run(folder)
-    images = validation_images(run.about, data)
+def export(run: Run, images: list[Path], *, report=print) -> bytes:
+    """The run as the content of an ONNX file, compared with torch on these images; raises CourseError if they differ."""
     content = to_onnx(run)
     report(compare_with_torch(content, run, images))
-    report(f"size: {len(content) / 1e6:.1f} MB; the run's own file: {run_file(folder).stat().st_size / 1e6:.1f} MB")
     return content
 
 
-def validation_images(about: dict, data: str | None) -> list[Path]:
-    """The files of a validation split; raises BadArgument if the run's own are in a folder that is not known."""
-    try:
-        setting = choose_setting(data or about["data"])
-    except BadArgument as error:
-        if data:
-            raise
-        name = printable(about["data"])
-        raise BadArgument(f"The run learned from a folder called {name}. Say where it is: --data DIR") from error
-    return [path for path, _ in load_splits(setting, seed=about["seed"]).validation]
+def check_packages() -> None:
+    """Raise CourseError if a package is missing that only an export needs."""
+    if any(not find_spec(name) for name in PACKAGES):
+        raise CourseError(f"An export needs packages that are missing here: pip install {' '.join(PACKAGES)}")
 
 
 # ---------------------------------------------------------------------- from pixels to the answer
@@ -183,34 +158,34 @@ def why_not(error: BaseException) -> str:
 
 
 def compare_with_torch(content: bytes, run: Run, paths: list[Path]) -> str:
-    """What torch and ONNX Runtime need for these images, as text; raises CourseError if they disagree about one."""
+    """How large and how fast both are, as text; raises CourseError if they disagree about an image."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options, size, start = onnxruntime.SessionOptions(), round(1.3 * run.about["image_size"]), time.perf_counter()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    size, worst, times = round(1.3 * run.about["image_size"]), 0.0, [time.perf_counter()]
     with exact_convolutions(best_device(), "float32"):
         answers = list(ask(run.model, run.about, paths, strangeness=run.strangeness))
-    times.append(time.perf_counter())
-    for path, expected in tqdm(answers, desc="checking", unit=" images", delay=2):
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    middle, worst = time.perf_counter(), 0.0
+    for path, (expected, score) in tqdm(answers, desc="comparing", unit=" images", delay=2):
         given, *more = session.run(None, {"images": numpy.asarray(load_image(path, at_least=size))[None]})
-        expected, score = expected
         difference = abs(given[0] - expected.numpy()).max()
         if run.strangeness:
             difference = max(difference, abs(more[0][0] - score))
         if given[0].argmax() != expected.argmax() or not difference <= TOLERANCE:
             raise CourseError(
-                f"torch and ONNX Runtime disagree about {printable(path)}, by {difference:.1g}, so nothing was written. "
-                f"Bring {', '.join(PACKAGES)} and torch up to date."
+                f"torch and ONNX Runtime disagree about {printable(path)}, by {difference:.1g}, so nothing was "
+                f"written. Bring torch, {', '.join(PACKAGES)} up to date."
             )
         worst = max(worst, difference)
-    times.append(time.perf_counter())
-    torchs, onnxs = (len(paths) / (after - before) for before, after in zip(times, times[1:]))
-    return (
-        f"checked on {len(paths):,} images: the same class for each, probabilities within {worst:.0e}\n"
-        f"images a second, from the file on: torch {torchs:,.0f}, ONNX Runtime {onnxs:,.0f}"
-    )
+    sizes = sum(tensor.nbytes for tensor in run.model.state_dict().values()), len(content)
+    seconds = middle - start, time.perf_counter() - middle
+    rows = [
+        [name, f"{size / 1e6:.1f}", f"{len(paths) / took:,.0f}"]
+        for name, size, took in zip(("torch", "ONNX Runtime"), sizes, seconds, strict=True)
+    ]
+    same = f"the same class for each of {len(paths):,} images, probabilities within {worst:.0e}"
+    return f"{same}\n{format_table(['', 'MB', 'images a second, from the file on'], rows)}"
 
 
 # --------------------------------------------------------------------------------- the web page

@@ -16,10 +16,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler
+from tqdm import tqdm
 
-from .data import EvalTransform, Splits, cores, load_image, make_loaders, stream
+from .data import EvalTransform, Splits, cores, digest_of, load_image, make_loaders, read, stream
 from .downloads import write_whole
-from .evaluating import Strangeness, fit_temperature, learn_strangeness, soften
+from .evaluating import (
+    Strangeness,
+    as_html,
+    balanced_loader,
+    calibrate,
+    fit_temperature,
+    learn_strangeness,
+    measure,
+    soften,
+)
 from .models import (
     HEADS,
     SmallCNN,
@@ -41,6 +51,7 @@ from .settings import (
     environment,
     first_line,
     format_table,
+    printable,
     short,
 )
 from .training import Evaluation, History, evaluate, fit, own_randomness, placed
@@ -87,13 +98,14 @@ def train_transfer(
     setting: Setting,
     *,
     recipe: TransferRecipe | None = None,
+    balanced: bool = False,
     seed: int = 0,
     folder: Path | None = None,
     report=print,
 ) -> Run:
     """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does.
 
-    `recipe`: by default the backbone's own, from TRANSFER_RECIPES.
+    `recipe`: by default the backbone's own, from TRANSFER_RECIPES. `balanced`: learn from each class equally often.
     """
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
     with own_randomness(seed=seed):  # the random start of the new layer
@@ -109,6 +121,8 @@ def train_transfer(
     report(f"features of all images  ({seconds:.1f} s)")
     # The validation images in the views that a test is asked in: what is known of them is true of predict's answers.
     as_tested = feature_loaders(base, replace(splits, test=splits.validation), setting.transfer_size, recipe, **options)
+    if balanced:
+        loaders = (balanced_loader(loaders[0].dataset), *loaders[1:])
     options |= {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate}
     about = about_transfer(splits, setting, recipe, seed=seed)
     more = {"head": head, "seconds_before": seconds, "as_tested": as_tested[2]}
@@ -118,7 +132,13 @@ def train_transfer(
 def about_scratch(splits: Splits, setting: Setting, *, seed: int = 0) -> dict:
     """What a run from scratch has to know to build its model again and to say what it learned from."""
     data = {"data": splits.name, "classes": splits.classes, "splits": splits.digest, "seed": int(seed)}
-    return {"network": "small_cnn", "image_size": setting.scratch_size, **data}
+    seen = {short_digest(splits, path) for path, _ in splits.train + splits.validation}
+    return {"network": "small_cnn", "image_size": setting.scratch_size, **data, "seen": sorted(seen)}
+
+
+def short_digest(splits: Splits, path: Path) -> str:
+    """12 hexadecimal digits by which a run knows an image again."""
+    return (splits.digests.get(path) or digest_of(read(path)))[:12]
 
 
 def about_transfer(splits: Splits, setting: Setting, recipe: TransferRecipe | None = None, *, seed: int = 0) -> dict:
@@ -364,3 +384,46 @@ def ask_about(model, about: dict, images: list[Tensor], device, strangeness) -> 
     probabilities = torch.stack([head(one).softmax(1) for one in features]).mean(0).cpu()
     scores = strangeness(features[0].cpu()).tolist() if strangeness else [math.nan] * len(images)
     return zip(soften(probabilities, about.get("temperature", 1.0)), scores, strict=True)
+
+
+# -------------------------------------------------------------------------------------- evaluate
+
+
+def evaluate_run(run: Run, splits: Splits, *, folder: Path | None = None) -> dict:
+    """What evaluating.KEYS names, of all images of the splits that the run has not learned from.
+
+    `folder`: where to write it as evaluation.json, and the report evaluation.html. Raises BadArgument if the classes
+    are others than the run's, or no image is left.
+    """
+    paths, labels = zip(*unseen(run, splits), strict=True)
+    if folder:
+        check_writable(folder)
+    answers = ask(run.model, run.about | {"temperature": 1.0}, paths, strangeness=run.strangeness)
+    with closing(tqdm(answers, "evaluate", len(paths), unit=" images", disable=len(paths) < 1000)) as bar:
+        found = [answer for _, answer in bar]
+    if errors := [answer for answer in found if isinstance(answer, CourseError)]:
+        raise errors[0]  # it could be read when the splits were made
+    rows, scores = zip(*found, strict=True)
+    evaluation, temperature = Evaluation(torch.stack(rows), torch.tensor(labels)), run.about.get("temperature", 1.0)
+    refused = torch.tensor(scores) > run.strangeness.threshold if run.strangeness else None
+    numbers = measure(evaluation, paths, splits.classes, temperature=temperature, refused=refused)
+    if folder:
+        title = f"{run.about['network']} on {splits.name}: {len(paths):,} images"
+        page = as_html(numbers, calibrate(evaluation, temperature), paths, splits.classes, title=title)
+        write_json(folder / "evaluation.json", numbers | {"data": splits.name, "environment": environment()})
+        write_whole(folder / "evaluation.html", page.encode("utf-8", "backslashreplace"))
+    return numbers
+
+
+def unseen(run: Run, splits: Splits) -> list[tuple[Path, int]]:
+    """The images, with labels, that a run has not learned from; raises BadArgument if it can't be asked about any."""
+    if splits.classes != run.about["classes"]:
+        ours, theirs = (printable(", ".join(names)) for names in (run.about["classes"], splits.classes))
+        raise BadArgument(f"The run knows the classes {ours}; the folders are called {theirs}. Rename the folders.")
+    if "seen" not in run.about:
+        raise BadArgument("This run does not say which images it learned from: an older version wrote it. Train again.")
+    seen = set(run.about["seen"])
+    pairs = [pair for part in splits.parts().values() for pair in part if short_digest(splits, pair[0]) not in seen]
+    if not pairs:
+        raise BadArgument(f"The run has learned from every image of {printable(splits.name)}. Give it new ones.")
+    return pairs
