@@ -63,8 +63,8 @@ class Setting:
 
 
 SETTINGS = {
-    "sample": Setting("sample", 64, 96, 10, 5, weights=str(SAMPLE / "vgg16_slim.safetensors"), scratch_passes=4),
-    "photos": Setting("photos", 128, 224, 30, 8),
+    "sample": Setting("sample", 96, 96, 7, 5, weights=str(SAMPLE / "vgg16_slim.safetensors"), scratch_passes=4),
+    "photos": Setting("photos", 128, 224, 11, 8, scratch_passes=4),
     "photos-full": Setting("photos-full", 128, 224, 15, 3),
 }
 # SqueezeNet is quick enough for images a little larger than the setting's, and gains by it (results/README.md).

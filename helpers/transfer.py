@@ -23,7 +23,6 @@ from .models import Standardize, fingerprint
 from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line, printable
 from .training import autocast, is_out_of_memory, own_randomness, placed, to_device
 
-BATCH = {"thread": 8, "all threads": 32, "cuda": 128, "mps": 32}  # images at once, at most
 HALF_MAX = torch.finfo(torch.float16).max
 
 # A view is another look at the same image, made from the batch that was decoded once:
@@ -186,13 +185,13 @@ def check_images(dataset: Dataset, views: tuple[str, ...]) -> None:
 
 
 def store_key(base: nn.Module, dataset: ImageDataset, views, precision: str, device, example: Tensor) -> str:
-    """Another key for all that changes a feature: base, images, views, precision, device, versions.
+    """Another key for all that changes a feature: base, images, views, precision, device, batch size, versions.
 
     What a base does shows in its answer to an example: its layers' text says nothing about code of one's own.
     """
     answer = [tuple(example.shape), digest_of(example.numpy().tobytes())]
     parts = [fingerprint(base), answer, type(dataset).__name__, dataset.size, dataset.transform.key]
-    parts += [[VIEWS[view] for view in views], precision, device.type]
+    parts += [[VIEWS[view] for view in views], precision, device.type, batch_size(device)]
     parts += [torch.__version__, torchvision.__version__, PIL.__version__]
     return digest_of("\n".join(map(repr, parts)).encode())[:16]
 
@@ -220,19 +219,25 @@ def compute(through: Callable, dataset: ImageDataset, paths: list[Path], device:
     """
     register_formats()
     threads = torch.get_num_threads()
+    size = batch_size(device)
     if device.type != "cpu":
         with closing(stream(partial(load, dataset), paths, threads)) as items:
-            for batch in BatchSampler(items, BATCH[device.type], drop_last=False):
-                yield through_full(through, batch, BATCH[device.type])
+            for batch in BatchSampler(items, size, drop_last=False):
+                yield through_full(through, batch, size)
         return
 
     def work(batch: list[Path]) -> Batch:
         return through_full(through, [load(dataset, path) for path in batch], size)
 
-    size = max(1, min(BATCH["thread"], BATCH["all threads"] // threads))
     with threads_restored():
         batches = BatchSampler(paths, size, drop_last=False)
         yield from stream(work, batches, threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def batch_size(device: torch.device) -> int:
+    """How many images go through the base at once; on a CPU at most 32 in all of torch's threads."""
+    threads = torch.get_num_threads()
+    return {"cuda": 128, "mps": 32}.get(device.type) or max(1, min(8, 32 // threads))
 
 
 def through_full(through: Callable, batch: list[tuple[str, Tensor]], size: int) -> Batch:
