@@ -1,4 +1,4 @@
-"""The course from the command line: `python -m helpers compare|train|predict|evaluate|audit`."""
+"""The course from the command line: `python -m helpers compare|train|predict|evaluate|export|page|audit`."""
 
 import argparse
 import csv
@@ -13,12 +13,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .auditing import audit
-from .data import list_files, load_splits
+from .data import Splits, list_files, load_splits
 from .downloads import write_whole
 from .evaluating import as_text
+from .exporting import check_packages, export, write_page
 from .models import BACKBONES
 from .plots import learning_curves
-from .runs import RECIPES, Answer, check_writable, compare, comparison_table, evaluate_run, predict_all, read_run
+from .runs import RECIPES, Answer, Run, check_writable, compare, comparison_table, evaluate_run, predict_all, read_run
 from .settings import PRECISIONS, SETTINGS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
 
@@ -82,12 +83,18 @@ def parser() -> argparse.ArgumentParser:
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {what}")
     use.set_defaults(command=predict_command)
     test = commands.add_parser("evaluate", help="how good a trained model is, and how sure it should be: a report")
-    test.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
-    test.add_argument(
-        "--data", metavar="sample|photos|photos-full|DIR", help="default: the setting that it learned from"
-    )
     test.add_argument("--out", metavar="DIR", type=a_path, help="default: RUN_DIR")
     test.set_defaults(command=evaluate_command)
+    file = commands.add_parser("export", help="write a trained model as an ONNX file, which other programs can run")
+    file.add_argument("--out", metavar="FILE.onnx", type=a_path, required=True)
+    file.set_defaults(command=export_command)
+    page = commands.add_parser("page", help="write a web page that names images in the browser")
+    page.add_argument("--out", metavar="DIR", type=a_path, required=True)
+    page.set_defaults(command=page_command)
+    for command in (test, file, page):
+        command.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+        settings = "sample|photos|photos-full|DIR"
+        command.add_argument("--data", metavar=settings, help="default: the setting that it learned from")
     look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
     look.add_argument("folder", metavar="DIR", type=a_path)
     look.add_argument("--out", metavar="FILE", type=a_path, help="write all findings as CSV")
@@ -109,6 +116,20 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", metavar="DIR", type=a_path, help="default: runs/compare, runs/scratch or runs/transfer"
     )
+
+
+def add_hand_over(commands) -> None:
+    """The commands `export` and `page`, whose options are the same."""
+    file = commands.add_parser("export", help="write a trained model as an ONNX file, which other programs can run")
+    file.add_argument("--out", metavar="FILE.onnx", type=a_path, required=True)
+    file.set_defaults(command=export_command)
+    page = commands.add_parser("page", help="write a web page that names images in the browser, without a server")
+    page.add_argument("--out", metavar="DIR", type=a_path, required=True)
+    page.set_defaults(command=page_command)
+    for command in (file, page):
+        command.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+        checked = "whose validation images check the file; default: the run's own"
+        command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=checked)
 
 
 def a_path(text: str) -> Path:
@@ -195,12 +216,36 @@ def columns(answer: Answer) -> dict:
 def evaluate_command(options: argparse.Namespace) -> None:
     """Print how good a run is; write evaluation.json and evaluation.html."""
     run, folder = read_run(options.run), options.out or (options.run if options.run.is_dir() else options.run.parent)
-    if not options.data and run.about["data"] not in SETTINGS:
-        raise BadArgument(f"This run learned from a folder {printable(run.about['data'])}. Name it with --data DIR")
-    setting = choose_setting(options.data or run.about["data"], backbone=None)
-    splits = load_splits(setting, seed=run.about["seed"])
-    print(as_text(evaluate_run(run, splits, folder=folder)))
+    print(as_text(evaluate_run(run, splits_of(run, options.data), folder=folder)))
     print(f"written: {folder / 'evaluation.html'}, {folder / 'evaluation.json'}")
+
+
+def splits_of(run: Run, data: str | None) -> Splits:
+    """The images that are named, by default those that a run learned from, in the splits that it had."""
+    if not data and run.about["data"] not in SETTINGS:
+        raise BadArgument(f"This run learned from a folder {printable(run.about['data'])}. Name it with --data DIR")
+    return load_splits(choose_setting(data or run.about["data"], backbone=None), seed=run.about["seed"])
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write a run as an ONNX file, after it was compared with torch."""
+    check_new_file(options.out)
+    write_whole(options.out, exported(options))
+    print(f"written: {options.out}")
+
+
+def exported(options: argparse.Namespace) -> bytes:
+    """The content of the ONNX file, which agrees with torch about every validation image."""
+    check_packages()
+    run = read_run(options.run)
+    return export(run, [path for path, _ in splits_of(run, options.data).validation])
+
+
+def page_command(options: argparse.Namespace) -> None:
+    """Write a web page with a run in it."""
+    check_writable(options.out.absolute().parent)
+    write_page(options.out, exported(options))
+    print(f"written: {options.out}; to see it: python -m http.server --bind 127.0.0.1 --directory {options.out}")
 
 
 def image_files(names: list[str]) -> Iterator[Path]:

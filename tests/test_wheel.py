@@ -17,6 +17,7 @@ FILES = (
     "requirements-keras.txt",
     "requirements-timm.txt",
     "requirements-lite0.txt",
+    "requirements-export.txt",
     "README.md",
     "LICENSE",
 )
