@@ -187,7 +187,7 @@ def predict_command(options: argparse.Namespace) -> int:
     answers = predict_all(run.model, run.about, paths, strangeness=strangeness)
     # On a terminal the lines themselves show how far it is.
     quiet = len(paths) < 1000 or (sys.stdout is not None and sys.stdout.isatty())
-    table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(sys.stdout or io.StringIO(), COLUMNS, lineterminator="\n")
     if options.form == "csv":
         table.writeheader()
     for path, answer in tqdm(answers, "predict", len(paths), unit=" images", delay=2, disable=quiet):
