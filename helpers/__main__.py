@@ -17,7 +17,7 @@ from .data import Splits, list_files, load_splits
 from .downloads import write_whole
 from .evaluating import as_text
 from .exporting import check_packages, export, write_page
-from .models import BACKBONES, check_backbone
+from .models import BACKBONES
 from .plots import learning_curves
 from .runs import RECIPES, Answer, Run, check_writable, compare, comparison_table, evaluate_run, predict_all, read_run
 from .settings import PRECISIONS, SETTINGS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
@@ -102,11 +102,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+BACKBONE_HELP = f"{', '.join(BACKBONES)}, others of torchvision or timm:NAME; default: COURSE_BACKBONE, else vgg16"
+
+
 def add_training_options(command: argparse.ArgumentParser) -> None:
     """The options that `compare` and `train` share."""
     default = "default: COURSE_SETTING, else photos with a GPU and sample without one"
     command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=default)
-    command.add_argument("--backbone", help=f"{', '.join(BACKBONES)}; default: COURSE_BACKBONE, else vgg16")
+    command.add_argument("--backbone", help=BACKBONE_HELP)
     command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
     command.add_argument("--precision", choices=PRECISIONS, default="fast", help="default: the device's fastest")
     command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
@@ -145,7 +148,6 @@ def prepare(options: argparse.Namespace, default: str):
     """The setting, printed, its images, printed, and the output folder."""
     chosen = {name: getattr(options, name) for name in ("backbone", "weights", "precision")}
     setting = choose_setting(options.data, **chosen)
-    check_backbone(setting.backbone)
     print(setting)
     splits = load_splits(setting, seed=options.seed)
     print(splits)

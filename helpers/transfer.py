@@ -4,7 +4,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +17,19 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 from tqdm import tqdm
 
-from .data import EvalTransform, ImageDataset, Splits, digest_of, read, register_formats, stream
+from .data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    EvalTransform,
+    ImageDataset,
+    Splits,
+    digest_of,
+    read,
+    register_formats,
+    stream,
+)
 from .downloads import only_one
-from .models import Standardize, fingerprint
+from .models import Standardize, expected_images, fingerprint
 from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line, printable
 from .training import autocast, is_out_of_memory, own_randomness, placed, to_device
 
@@ -36,7 +46,7 @@ PLAIN, MIRRORED, ALL = ("plain",), ("plain", "flip"), tuple(VIEWS)
 
 @dataclass(frozen=True)
 class TransferRecipe:
-    """How a backbone is transferred: its new head, the views of each training image, the learning rate.
+    """How a backbone is transferred: its new head, the views of each training image, the learning rate, its colours.
 
     The linear head is the choice for all: over five seeds it is at least as good on the validation images as the
     published classifier with a new last layer, and its log loss is lower (results/README.md). The small backbones
@@ -47,22 +57,36 @@ class TransferRecipe:
     views: tuple[str, ...]  # of VIEWS; those of each training image
     learning_rate: float
     test_views: tuple[str, ...] = PLAIN  # of each image to be named; the answers are averaged
+    mean: tuple[float, ...] = field(default=IMAGENET_MEAN, repr=False)  # that the images are normalised with
+    std: tuple[float, ...] = field(default=IMAGENET_STD, repr=False)
 
 
 LARGE = TransferRecipe("linear", MIRRORED, 3e-3)
 SMALL = TransferRecipe("linear", ALL, 3e-3, test_views=MIRRORED)
-TRANSFER_RECIPES = {"vgg16": LARGE, "vgg16_bn": LARGE, "squeezenet1_1": SMALL, "resnet18": SMALL}
+OTHERS = TransferRecipe("linear", MIRRORED, 3e-3, test_views=MIRRORED)
+
+
+class Recipes(dict):
+    """Name of a backbone to its recipe; one that has none of its own gets OTHERS, with the colours it expects."""
+
+    def __missing__(self, name: str) -> TransferRecipe:
+        expected = expected_images(name)
+        return replace(OTHERS, mean=expected["mean"], std=expected["std"])
+
+
+TRANSFER_RECIPES = Recipes(vgg16=LARGE, vgg16_bn=LARGE, squeezenet1_1=SMALL, resnet18=SMALL)
 
 
 def feature_loaders(
     base: nn.Module, splits: Splits, size: int, recipe: TransferRecipe, *, precision: str = "fast", report=print
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
     """Loaders of (features, labels) batches: train and test in the recipe's views, validation as it is."""
+    transform = EvalTransform(size, recipe.mean, recipe.std)
     views = {"train": recipe.views, "validation": PLAIN, "test": recipe.test_views}
     features = {
         name: extract_features(
             base,
-            ImageDataset(part, EvalTransform(size), size=size, digests=splits.digests),
+            ImageDataset(part, transform, size=size, digests=splits.digests),
             views=views[name],
             precision=precision,
             report=report,

@@ -16,6 +16,8 @@ FILES = (
     "requirements.txt",
     "requirements-keras.txt",
     "requirements-export.txt",
+    "requirements-timm.txt",
+    "requirements-lite0.txt",
     "README.md",
     "LICENSE",
 )
