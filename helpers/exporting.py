@@ -133,9 +133,9 @@ def to_onnx(run: Run) -> bytes:
         program = torch.onnx.export(whole, (example,), dynamo=True, dynamic_shapes=(sizes,), verbose=False, **names)
     except Exception as error:  # of many classes
         raise CourseError(why_not(error)) from error
-    known = {key: json.dumps(value) for key, value in facts(run).items()}
-    onnx.helper.set_model_props(program.model_proto, known)
-    return program.model_proto.SerializeToString()
+    file = program.model_proto
+    onnx.helper.set_model_props(file, {key: json.dumps(value) for key, value in facts(run).items()})
+    return file.SerializeToString()
 
 
 def facts(run: Run) -> dict:
