@@ -118,20 +118,6 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_hand_over(commands) -> None:
-    """The commands `export` and `page`, whose options are the same."""
-    file = commands.add_parser("export", help="write a trained model as an ONNX file, which other programs can run")
-    file.add_argument("--out", metavar="FILE.onnx", type=a_path, required=True)
-    file.set_defaults(command=export_command)
-    page = commands.add_parser("page", help="write a web page that names images in the browser, without a server")
-    page.add_argument("--out", metavar="DIR", type=a_path, required=True)
-    page.set_defaults(command=page_command)
-    for command in (file, page):
-        command.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
-        checked = "whose validation images check the file; default: the run's own"
-        command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=checked)
-
-
 def a_path(text: str) -> Path:
     """A path in which ~ is the home folder, or any file called ~$name, for which Path.expanduser fails."""
     return Path(os.path.expanduser(text))

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
-from .data import IMAGENET_MEAN, IMAGENET_STD, load_image
+from .data import load_image
 from .downloads import fetch, find_archive, tell_if_not_published
 from .evaluating import soften
 from .explaining import linear_parts, logit_maps, pool_of
 from .models import split_model
-from .runs import Run, ask
+from .runs import Run, ask, transform_of
 from .settings import DOWNLOADS, BadArgument, CourseError, best_device, environment, first_line, format_table, printable
 from .training import exact_convolutions
 from .transfer import PLAIN, look
@@ -62,7 +62,7 @@ class WholeModel(nn.Module):
     def __init__(self, run: Run):
         super().__init__()
         self.network, self.strangeness, self.about = run.model, run.strangeness, run.about
-        mean, std = run.about.get("mean", IMAGENET_MEAN), run.about.get("std", IMAGENET_STD)
+        self.size, mean, std = transform_of(run.about).key
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
         self.rounding, self.linear = rounds_between(), None
@@ -75,7 +75,7 @@ class WholeModel(nn.Module):
         return ["probabilities", *["strangeness"] * bool(self.strangeness), *["map"] * bool(self.linear)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        pixels = resize(images.permute(0, 3, 1, 2).float(), self.about["image_size"], rounding=self.rounding)
+        pixels = resize(images.permute(0, 3, 1, 2).float(), self.size, rounding=self.rounding)
         pixels, maps = (pixels / 255 - self.mean) / self.std, []
         base, head = split_model(self.network) if self.strangeness else (nn.Identity(), self.network)
         register = pool_of(self.network).register_forward_pre_hook if self.linear else nullcontext
@@ -133,9 +133,9 @@ def to_onnx(run: Run) -> bytes:
         program = torch.onnx.export(whole, (example,), dynamo=True, dynamic_shapes=(sizes,), verbose=False, **names)
     except Exception as error:  # of many classes
         raise CourseError(why_not(error)) from error
-    known = {key: json.dumps(value) for key, value in facts(run).items()}
-    onnx.helper.set_model_props(program.model_proto, known)
-    return program.model_proto.SerializeToString()
+    file = program.model_proto
+    onnx.helper.set_model_props(file, {key: json.dumps(value) for key, value in facts(run).items()})
+    return file.SerializeToString()
 
 
 def facts(run: Run) -> dict:

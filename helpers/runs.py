@@ -370,9 +370,7 @@ def ask(
     model: nn.Module, about: dict, paths: Iterable[str | Path], *, strangeness: Strangeness | None = None
 ) -> Iterator[tuple[str | Path, tuple[Tensor, float] | CourseError]]:
     """As `predict_all`, with the probability of every class and the strangeness in place of the answer."""
-    paths, device = list(paths), best_device()
-    # A run of an older version of the course names no mean and no deviation: it was trained with ImageNet's.
-    transform = EvalTransform(about["image_size"], about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD))
+    paths, device, transform = list(paths), best_device(), transform_of(about)
 
     def load(path: str | Path) -> Tensor | CourseError:
         try:
@@ -387,6 +385,11 @@ def ask(
             answers = iter(ask_about(model, about, images, device, strangeness) if images else [])
             for path, image in batch:
                 yield path, image if isinstance(image, CourseError) else next(answers)
+
+
+def transform_of(about: dict) -> EvalTransform:
+    """What makes an image a tensor; a run of an older version names no mean and no deviation: it has ImageNet's."""
+    return EvalTransform(about["image_size"], about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD))
 
 
 @torch.inference_mode()

@@ -15,9 +15,9 @@ FILES = (
     "pyproject.toml",
     "requirements.txt",
     "requirements-keras.txt",
+    "requirements-export.txt",
     "requirements-timm.txt",
     "requirements-lite0.txt",
-    "requirements-export.txt",
     "README.md",
     "LICENSE",
 )
