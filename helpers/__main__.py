@@ -1,18 +1,22 @@
-"""The course from the command line: `python -m helpers compare|train|predict|audit`."""
+"""The course from the command line: `python -m helpers compare|train|predict|explain|audit`."""
 
 import argparse
 import glob
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from .auditing import audit
-from .data import list_files, load_splits
+from .data import EvalTransform, list_files, load_image, load_splits
 from .downloads import write_whole
+from .explaining import evidence, pool_of
 from .models import BACKBONES, check_backbone
-from .plots import learning_curves
+from .plots import Plot, image_grid, label, learning_curves, overlay
 from .runs import RECIPES, check_writable, compare, comparison_table, load_model, predict_all
 from .settings import PRECISIONS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
@@ -71,6 +75,11 @@ def parser() -> argparse.ArgumentParser:
     use.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
     use.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
     use.set_defaults(command=predict_command)
+    why = commands.add_parser("explain", help="show which places of images speak for the class that a model names")
+    why.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+    why.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
+    why.add_argument("--out", metavar="DIR", type=a_path, required=True, help="a folder for the figures")
+    why.set_defaults(command=explain_command)
     look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
     look.add_argument("folder", metavar="DIR", type=a_path)
     look.add_argument("--out", metavar="FILE", type=a_path, help="write all findings as CSV")
@@ -121,10 +130,15 @@ def compare_command(options: argparse.Namespace) -> None:
     print(comparison_table(runs))
     accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
     figure = learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies)
+    write_figure(figure, folder / "comparison.png")
+    print(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
+
+
+def write_figure(figure: Plot, file: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=150)
-    write_whole(folder / "comparison.png", image.getvalue())
-    print(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
+    write_whole(file, image.getvalue())
 
 
 def train_command(options: argparse.Namespace) -> None:
@@ -146,6 +160,27 @@ def predict_command(options: argparse.Namespace) -> int:
             status = complain(answer, status=1)
         else:
             print(f"{printable(path)}\t{printable(answer[0])}\t{answer[1]:.3f}")
+    return status
+
+
+def explain_command(options: argparse.Namespace) -> int:
+    """Draw what speaks for each image's class, and print where; 1 if some image could not be read."""
+    model, about = load_model(options.run)
+    pool_of(model)  # a network of which nothing can be shown is refused before anything is written
+    paths, transform, seen, status = [*image_files(options.images)], EvalTransform(about["image_size"]), Counter(), 0
+    check_writable(options.out)
+    for path, answer in predict_all(model, about, paths):
+        if isinstance(answer, CourseError):
+            status = complain(answer, status=1)
+            continue
+        (name, probability), image = answer, load_image(path)
+        (places,) = evidence(model, transform(image)[None], torch.tensor([about["classes"].index(name)]))
+        figure = image_grid([image, overlay(image, places)], [label(path.name), f"{label(name)}, {probability:.1%}"])
+        seen[path.stem] += 1  # two folders may each hold an image of this name
+        again = f"_{seen[path.stem]}" if seen[path.stem] > 1 else ""
+        file = options.out / f"{path.stem}_explained{again}.png"
+        write_figure(figure, file)
+        print(f"{printable(path)}\t{printable(name)}\t{probability:.3f}\t{printable(file)}")
     return status
 
 
