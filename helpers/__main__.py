@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 
 from .auditing import audit
-from .data import EvalTransform, list_files, load_image, load_splits
+from .data import list_files, load_image, load_splits
 from .downloads import write_whole
 from .explaining import evidence, pool_of
-from .models import BACKBONES, check_backbone
+from .models import BACKBONES
 from .plots import Plot, image_grid, label, learning_curves, overlay
-from .runs import RECIPES, check_writable, compare, comparison_table, load_model, predict_all
+from .runs import RECIPES, check_writable, compare, comparison_table, load_model, predict_all, transform_of
 from .settings import PRECISIONS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
 
@@ -87,11 +87,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+BACKBONE_HELP = f"{', '.join(BACKBONES)}, others of torchvision or timm:NAME; default: COURSE_BACKBONE, else vgg16"
+
+
 def add_training_options(command: argparse.ArgumentParser) -> None:
     """The options that `compare` and `train` share."""
     default = "default: COURSE_SETTING, else photos with a GPU and sample without one"
     command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=default)
-    command.add_argument("--backbone", help=f"{', '.join(BACKBONES)}; default: COURSE_BACKBONE, else vgg16")
+    command.add_argument("--backbone", help=BACKBONE_HELP)
     command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
     command.add_argument("--precision", choices=PRECISIONS, default="fast", help="default: the device's fastest")
     command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
@@ -116,7 +119,6 @@ def prepare(options: argparse.Namespace, default: str):
     """The setting, printed, its images, printed, and the output folder."""
     chosen = {name: getattr(options, name) for name in ("backbone", "weights", "precision")}
     setting = choose_setting(options.data, **chosen)
-    check_backbone(setting.backbone)
     print(setting)
     splits = load_splits(setting, seed=options.seed)
     print(splits)
@@ -167,7 +169,7 @@ def explain_command(options: argparse.Namespace) -> int:
     """Draw what speaks for each image's class, and print where; 1 if some image could not be read."""
     model, about = load_model(options.run)
     pool_of(model)  # a network of which nothing can be shown is refused before anything is written
-    paths, transform, seen, status = [*image_files(options.images)], EvalTransform(about["image_size"]), Counter(), 0
+    paths, transform, seen, status = [*image_files(options.images)], transform_of(about), Counter(), 0
     check_writable(options.out)
     for path, answer in predict_all(model, about, paths):
         if isinstance(answer, CourseError):

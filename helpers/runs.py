@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import nn
 from torch.utils.data import BatchSampler
 
-from .data import EvalTransform, Splits, cores, load_image, make_loaders, stream
+from .data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, Splits, cores, load_image, make_loaders, stream
 from .downloads import write_whole
 from .models import (
     HEADS,
@@ -117,7 +117,8 @@ def about_transfer(splits: Splits, setting: Setting, recipe: TransferRecipe | No
     """The same of a transferred backbone."""
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
     about = about_scratch(splits, setting, seed=seed) | {"network": setting.backbone, "weights": short(setting.weights)}
-    return about | {"image_size": setting.transfer_size, "head": recipe.head, "test_views": list(recipe.test_views)}
+    about |= {"image_size": setting.transfer_size, "mean": list(recipe.mean), "std": list(recipe.std)}
+    return about | {"head": recipe.head, "test_views": list(recipe.test_views)}
 
 
 def train(model, about: dict, loaders, options: dict, *, head=None, seconds_before=0.0, folder=None) -> Run:
@@ -266,7 +267,7 @@ def empty_model(about: dict, state: dict) -> nn.Module:
     """The network of a run, before its weights are loaded."""
     if about["network"] == "small_cnn":
         return SmallCNN(len(about["classes"]))
-    options = vgg16_shape(state) if about["network"].startswith("vgg16") else {}
+    options = vgg16_shape(state) if about["network"] in ("vgg16", "vgg16_bn") else {}
     return HEADS[about["head"]](build(about["network"], **options), len(about["classes"]))
 
 
@@ -286,11 +287,18 @@ def predict(model: nn.Module, about: dict, path: str | Path) -> tuple[str, float
     return answer
 
 
+def transform_of(about: dict) -> EvalTransform:
+    """What makes of an image the tensor that a run's model expects."""
+    return EvalTransform(about["image_size"], about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD))
+
+
 def predict_all(
     model: nn.Module, about: dict, paths: Iterable[str | Path]
 ) -> Iterator[tuple[str | Path, tuple[str, float] | CourseError]]:
     """Each path with (class, probability), or with the error why it could not be read; each file is read once."""
-    paths, device, transform = list(paths), best_device(), EvalTransform(about["image_size"])
+    paths, device = list(paths), best_device()
+    # A run of an older version of the course names no mean and no deviation: it was trained with ImageNet's.
+    transform = transform_of(about)
     views = about.get("test_views", PLAIN)
 
     def load(path: str | Path) -> torch.Tensor | CourseError:

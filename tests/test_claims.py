@@ -1,0 +1,40 @@
+"""The lessons' claims: each lesson says them word by word, and each was measured and holds."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.claims import CLAIMS, holds
+
+ROOT = Path(__file__).resolve().parent.parent
+LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def prose(file: Path) -> str:
+    """All text of a notebook that is not code."""
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda file: file.stem)
+def test_every_lesson_says_its_claims_word_by_word(lesson):
+    claims = [claim.sentence for claim in CLAIMS.values() if claim.lesson == int(lesson.stem[:2])]
+    assert claims, "no claim of this lesson is measured"
+    assert [sentence for sentence in claims if sentence not in prose(lesson)] == []
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_claim_was_measured_over_five_seeds_in_two_precisions_and_holds(name):
+    measured = json.loads((ROOT / "results" / "claims.json").read_text(encoding="utf-8"))["claims"].get(name, {})
+    assert "float32" in measured
+    assert len(measured) >= 2
+    for one in measured.values():
+        assert len(set(one["seeds"])) == len(one["effects"]) >= 5
+        assert holds(one["effects"])
+
+
+def test_a_claim_holds_only_beyond_two_standard_errors():
+    assert holds([0.01, 0.02, 0.03])  # 0.02 ± 0.0115
+    assert not holds([0.0, 0.01, 0.02])  # 0.01 ± 0.0115
+    assert not holds([-0.01, -0.02, -0.03])
