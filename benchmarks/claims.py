@@ -73,16 +73,22 @@ def scratch_run(
 
 
 def augmentation(seed: int, precision: str) -> float:
-    """A hundred images and five epochs, as in lesson 1: with augmentation less without, which may choose its rate."""
-    run = partial(scratch_run, seed, precision, count=100, epochs=5)
-    plain = [run(augment=False, rate=rate) for rate in RATES]
-    return run()[1] - min(plain, key=lambda one: one[0].lowest_loss)[1]
+    """How much wider the gap between training and validation is without augmentation, which may choose its rate."""
+    run = partial(scratch_run, seed, precision, count=100, epochs=5)  # as in lesson 1
+    plain = min((run(augment=False, rate=rate)[0] for rate in RATES), key=lambda history: history.lowest_loss)
+    return gap(plain) - gap(run()[0])
+
+
+def gap(history: History) -> float:
+    """Training less validation accuracy in the last epoch."""
+    return history.rows[-1]["train_accuracy"] - history.rows[-1]["validation_accuracy"]
 
 
 def learns(seed: int, precision: str) -> float:
-    """How far lesson 1's network is above 80 % in the end, or above 53 % by its third epoch, if that is less."""
+    """How far lesson 1's network is above 80 % in the end, or above 60 % by its third epoch, if that is less."""
     history, accuracy = scratch_run(seed, precision)
-    return min(accuracy - 0.8, max(row["train_accuracy"] for row in history.rows[:3]) - 0.53)
+    early = max(row[f"{part}_accuracy"] for row in history.rows[:3] for part in ("train", "validation"))
+    return min(accuracy - 0.8, early - 0.6)
 
 
 @cache
@@ -302,11 +308,11 @@ CLAIMS = {
     ),
     "learns": Claim(
         1,
-        "With each of twenty seeds the network learns: off chance by the third epoch, more than 80 % right in the end.",
+        "The network learns: more than 60 % right by the third epoch, more than 80 % in the end.",
         learns,
     ),
     "augmentation": Claim(
-        1, "With a hundred images, augmentation makes the network from scratch more accurate.", augmentation
+        1, "With a hundred images, augmentation narrows the gap between training and validation.", augmentation
     ),
     "forty against a hundred": Claim(
         2, "Forty images transferred do better than a hundred from scratch.", few_against_more
