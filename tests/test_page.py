@@ -145,10 +145,16 @@ def other_profile():
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
+REDUCED = ("eighth.jpg", "grey.jpg", "half.jpg", "quarter.jpg")
+
+
 def test_all_kinds_of_files_get_pythons_answers(page, run, tmp_path):
     files = kinds(tmp_path)
     errors = dict(zip([file.name for file in files], differences(page, run, files), strict=True))
+    # Pillow reads a large JPEG at a fraction of its size; no browser does, so the page takes means of its pixels.
+    reduced = [errors.pop(name) for name in REDUCED]
     assert max(errors.values()) < 1e-3, errors
+    assert max(reduced) < 0.02, reduced
 
 
 def test_a_file_that_is_no_image_gets_a_line(page, tmp_path):
