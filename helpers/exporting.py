@@ -31,6 +31,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # in which torch and the file must agree about each probability, and about the strangeness
 PAGE = Path(__file__).resolve().parent / "page"
 RUNTIME = "onnxruntime-web@1.30.0"  # a package of npm's, MIT licence; two of its files, by their SHA-256
+MIRRORS = ("https://cdn.jsdelivr.net/npm", "https://unpkg.com")
 RUNTIME_FILES = {
     "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
@@ -88,9 +89,10 @@ class WholeModel(nn.Module):
 
 
 def resize(images: Tensor, size: int, *, rounding: bool) -> Tensor:
-    """Squeeze (n, 3, height, width), values 0 to 255, to (n, 3, size, size), to the last bit as torchvision does.
+    """Squeeze (n, 3, height, width), values 0 to 255, to (n, 3, size, size) as torchvision does.
 
-    Two matrix products, since ONNX's own Resize rounds otherwise. `rounding`: to whole numbers after the first too.
+    Two matrix products, since ONNX's own Resize rounds otherwise; float32 sums cost few values one level in 255.
+    `rounding`: to whole numbers after the first direction too.
     """
     for _ in ("width", "height"):
         weights = triangles(images.shape[-1], size)
@@ -219,7 +221,7 @@ def runtime_file(name: str) -> Path:
     if file := find_archive(name):
         tell_if_not_published(file, sha256=RUNTIME_FILES[name])
         return file
-    urls = [f"{place}/{RUNTIME}/dist/{name}" for place in ("https://cdn.jsdelivr.net/npm", "https://unpkg.com")]
+    urls = [f"{place}/{RUNTIME}/dist/{name}" for place in MIRRORS]
     target = DOWNLOADS / RUNTIME.replace("@", "-") / name
     try:
         return fetch(urls, target, sha256=RUNTIME_FILES[name], recheck=True)

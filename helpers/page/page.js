@@ -212,6 +212,8 @@ async function start() {
 
 element("file").addEventListener("change", ({target}) => {
   if (target.files.length) lookAt(target.files[0]);
+});
+element("file").addEventListener("click", ({target}) => {
   target.value = "";  // so that the same file may be chosen again
 });
 element("show").addEventListener("change", showPlaces);
