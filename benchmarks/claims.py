@@ -59,29 +59,31 @@ def splits_of(seed: int) -> Splits:
 
 @cache
 def scratch_run(
-    seed: int, precision: str, *, count: int = 400, epochs: int = SAMPLE.scratch_epochs, augment=True, rate=RATES[1]
+    seed: int,
+    precision: str,
+    *,
+    count: int = 400,
+    size: int = SAMPLE.scratch_size,
+    epochs: int = SAMPLE.scratch_epochs,
+    augment: bool = True,
+    rate: float = RATES[1],
 ) -> tuple[History, float]:
     """Lesson 1's network, trained on so many images for as many steps as on all: history and test accuracy."""
     torch.manual_seed(seed)
     model, splits = SmallCNN(2), splits_of(seed)
     splits = replace(splits, train=draw_images(splits, count, seed=seed)) if count < len(splits.train) else splits
     passes = SAMPLE.scratch_passes * 400 // count
-    train, validation, test = make_loaders(splits, SAMPLE.scratch_size, passes=passes, augment=augment)
+    train, validation, test = make_loaders(splits, size, passes=passes, augment=augment)
     options = {**SCRATCH_RECIPE, "epochs": epochs, "learning_rate": rate, "precision": precision}
     history = fit(model, train, validation, seed=seed, **options, **QUIET)
     return history, evaluate(model, test, precision=precision).accuracy
 
 
 def augmentation(seed: int, precision: str) -> float:
-    """How much wider the gap between training and validation is without augmentation, which may choose its rate."""
-    run = partial(scratch_run, seed, precision, count=100, epochs=5)  # as in lesson 1
-    plain = min((run(augment=False, rate=rate)[0] for rate in RATES), key=lambda history: history.lowest_loss)
-    return gap(plain) - gap(run()[0])
-
-
-def gap(history: History) -> float:
-    """Training less validation accuracy in the last epoch."""
-    return history.rows[-1]["train_accuracy"] - history.rows[-1]["validation_accuracy"]
+    """At 64 pixels and for eight epochs, as in lesson 1: with augmentation less without, which may choose its rate."""
+    run = partial(scratch_run, seed, precision, size=64, epochs=8)
+    plain = [run(augment=False, rate=rate) for rate in RATES]
+    return run()[1] - min(plain, key=lambda one: one[0].lowest_loss)[1]
 
 
 def learns(seed: int, precision: str) -> float:
@@ -311,9 +313,7 @@ CLAIMS = {
         "The network learns: more than 60 % right by the third epoch, more than 80 % in the end.",
         learns,
     ),
-    "augmentation": Claim(
-        1, "With a hundred images, augmentation narrows the gap between training and validation.", augmentation
-    ),
+    "augmentation": Claim(1, "At 64 pixels, augmentation makes the network from scratch more accurate.", augmentation),
     "forty against a hundred": Claim(
         2, "Forty images transferred do better than a hundred from scratch.", few_against_more
     ),
