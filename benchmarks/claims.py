@@ -60,32 +60,37 @@ def splits_of(seed: int) -> Splits:
 
 
 @cache
-def scratch_run(seed: int, precision: str, augment: bool, rate: float) -> tuple[History, float]:
-    """Lesson 1's network trained at a learning rate: its history, and its test accuracy."""
+def scratch_run(
+    seed: int, precision: str, *, count: int = 400, epochs: int = SAMPLE.scratch_epochs, augment=True, rate=RATES[1]
+) -> tuple[History, float]:
+    """Lesson 1's network, trained on so many images for as many steps as on all: history and test accuracy."""
     torch.manual_seed(seed)
-    model, options = SmallCNN(2), {"passes": SAMPLE.scratch_passes, "augment": augment}
-    train, validation, test = make_loaders(splits_of(seed), SAMPLE.scratch_size, **options)
-    options = {**SCRATCH_RECIPE, "epochs": SAMPLE.scratch_epochs, "learning_rate": rate, "precision": precision}
+    model, splits = SmallCNN(2), splits_of(seed)
+    splits = replace(splits, train=draw_images(splits, count, seed=seed)) if count < len(splits.train) else splits
+    passes = SAMPLE.scratch_passes * 400 // count
+    train, validation, test = make_loaders(splits, SAMPLE.scratch_size, passes=passes, augment=augment)
+    options = {**SCRATCH_RECIPE, "epochs": epochs, "learning_rate": rate, "precision": precision}
     history = fit(model, train, validation, seed=seed, **options, **QUIET)
     return history, evaluate(model, test, precision=precision).accuracy
 
 
-def from_scratch(seed: int, precision: str, augment: bool = True, rates: tuple[float, ...] = RATES[1:]) -> float:
-    """The test accuracy of lesson 1's network, at that of the rates with the lowest validation loss."""
-    runs = [scratch_run(seed, precision, augment, rate) for rate in rates]
-    return min(runs, key=lambda run: run[0].lowest_loss)[1]
+def augmentation(seed: int, precision: str) -> float:
+    """How much wider the gap between training and validation is without augmentation, which may choose its rate."""
+    run = partial(scratch_run, seed, precision, count=100, epochs=5)  # as in lesson 1
+    plain = min((run(augment=False, rate=rate)[0] for rate in RATES), key=lambda history: history.lowest_loss)
+    return gap(plain) - gap(run()[0])
+
+
+def gap(history: History) -> float:
+    """Training less validation accuracy in the last epoch."""
+    return history.rows[-1]["train_accuracy"] - history.rows[-1]["validation_accuracy"]
 
 
 def learns(seed: int, precision: str) -> float:
-    """How far lesson 1's network is above 80 % in the end, or above 60 % in its third epoch, if that is less."""
-    history, accuracy = scratch_run(seed, precision, True, RATES[1])
+    """How far lesson 1's network is above 80 % in the end, or above 60 % by its third epoch, if that is less."""
+    history, accuracy = scratch_run(seed, precision)
     early = max(row[f"{part}_accuracy"] for row in history.rows[:3] for part in ("train", "validation"))
     return min(accuracy - 0.8, early - 0.6)
-
-
-def augmentation(seed: int, precision: str) -> float:
-    """With augmentation less without, which may choose its rate."""
-    return from_scratch(seed, precision) - from_scratch(seed, precision, False, RATES)
 
 
 @cache
@@ -94,6 +99,11 @@ def few_images(count: int, seed: int, precision: str) -> float:
     few = replace(splits_of(seed), train=draw_images(splits_of(seed), count, seed=seed))
     setting = replace(SAMPLE, transfer_epochs=10 * SAMPLE.transfer_epochs, precision=precision)
     return train_transfer(few, setting, seed=seed, **QUIET).summary["test_accuracy"]
+
+
+def few_against_more(seed: int, precision: str) -> float:
+    """Forty images transferred less a hundred from scratch."""
+    return few_images(40, seed, precision) - scratch_run(seed, precision, count=100)[1]
 
 
 @cache
@@ -410,14 +420,14 @@ CLAIMS = {
     ),
     "learns": Claim(
         1,
-        "With each of twenty seeds the network learns: more than 60 % right by the third epoch, 80 % in the end.",
+        "The network learns: more than 60 % right by the third epoch, more than 80 % in the end.",
         learns,
     ),
-    "augmentation": Claim(1, "With augmentation the network from scratch is more accurate.", augmentation),
-    "forty images": Claim(
-        2,
-        "Forty images transferred do better than 400 from scratch.",
-        lambda seed, precision: few_images(40, seed, precision) - from_scratch(seed, precision),
+    "augmentation": Claim(
+        1, "With a hundred images, augmentation narrows the gap between training and validation.", augmentation
+    ),
+    "forty against a hundred": Claim(
+        2, "Forty images transferred do better than a hundred from scratch.", few_against_more
     ),
     "start": Claim(
         3,
@@ -496,8 +506,9 @@ def main() -> None:
 
 
 def stored(file: Path) -> dict:
-    """What was measured so far."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"claims": {}}
+    """What was measured so far of the claims that there are."""
+    claims = json.loads(file.read_text(encoding="utf-8"))["claims"] if file.exists() else {}
+    return {"claims": {name: claims[name] for name in CLAIMS if name in claims}}
 
 
 def two_errors(effects: list[float]) -> float:

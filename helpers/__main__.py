@@ -1,8 +1,10 @@
-"""The course from the command line: `python -m helpers compare|train|predict|explain|audit`."""
+"""The course from the command line: `python -m helpers compare|train|predict|explain|evaluate|export|page|audit`."""
 
 import argparse
+import csv
 import glob
 import io
+import json
 import os
 import sys
 from collections import Counter
@@ -10,15 +12,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from .auditing import audit
-from .data import list_files, load_image, load_splits
+from .data import Splits, list_files, load_image, load_splits
 from .downloads import write_whole
+from .evaluating import as_text
 from .explaining import evidence, pool_of
+from .exporting import check_packages, export, write_page
 from .models import BACKBONES
 from .plots import Plot, image_grid, label, learning_curves, overlay
-from .runs import RECIPES, check_writable, compare, comparison_table, load_model, predict_all, transform_of
-from .settings import PRECISIONS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
+from .runs import (
+    RECIPES,
+    Answer,
+    Run,
+    check_writable,
+    compare,
+    comparison_table,
+    evaluate_run,
+    load_model,
+    predict_all,
+    read_run,
+    transform_of,
+)
+from .settings import PRECISIONS, SETTINGS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
 
 
@@ -68,18 +85,36 @@ def parser() -> argparse.ArgumentParser:
     both.set_defaults(command=compare_command)
     one = commands.add_parser("train", help="train one of the two")
     one.add_argument("recipe", choices=RECIPES)
+    one.add_argument("--balanced", action="store_true", help="learn from each class equally often (transfer only)")
     one.set_defaults(command=train_command)
     for command in (both, one):
         add_training_options(command)
     use = commands.add_parser("predict", help="name the class of images, with a trained model")
     use.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
     use.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
+    use.add_argument("--never-refuse", action="store_true", help="name a class for images unlike all training images")
+    form = use.add_mutually_exclusive_group()
+    for name, what in {"json": "a JSON object for each image, one a line", "csv": "a table with a header"}.items():
+        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {what}")
     use.set_defaults(command=predict_command)
     why = commands.add_parser("explain", help="show which places of images speak for the class that a model names")
     why.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
     why.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
     why.add_argument("--out", metavar="DIR", type=a_path, required=True, help="a folder for the figures")
     why.set_defaults(command=explain_command)
+    test = commands.add_parser("evaluate", help="how good a trained model is, and how sure it should be: a report")
+    test.add_argument("--out", metavar="DIR", type=a_path, help="default: RUN_DIR")
+    test.set_defaults(command=evaluate_command)
+    file = commands.add_parser("export", help="write a trained model as an ONNX file, which other programs can run")
+    file.add_argument("--out", metavar="FILE.onnx", type=a_path, required=True)
+    file.set_defaults(command=export_command)
+    page = commands.add_parser("page", help="write a web page that names images in the browser")
+    page.add_argument("--out", metavar="DIR", type=a_path, required=True)
+    page.set_defaults(command=page_command)
+    for command in (test, file, page):
+        command.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+        settings = "sample|photos|photos-full|DIR"
+        command.add_argument("--data", metavar=settings, help="default: the setting that it learned from")
     look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
     look.add_argument("folder", metavar="DIR", type=a_path)
     look.add_argument("--out", metavar="FILE", type=a_path, help="write all findings as CSV")
@@ -145,8 +180,11 @@ def write_figure(figure: Plot, file: Path) -> None:
 
 def train_command(options: argparse.Namespace) -> None:
     """Train one model and save it."""
+    if options.balanced and options.recipe == "scratch":
+        raise BadArgument("--balanced draws from stored features, which training from scratch has none of")
     setting, splits, folder = prepare(options, options.recipe)
-    run = RECIPES[options.recipe](splits, setting, seed=options.seed, folder=folder)
+    more = {"balanced": True} if options.balanced else {}
+    run = RECIPES[options.recipe](splits, setting, seed=options.seed, folder=folder, **more)
     print(f"test: {run.test}")
     print(f"written: {folder}; name images with: python -m helpers predict {folder} IMAGE...")
     if run.history.stopped:
@@ -154,14 +192,25 @@ def train_command(options: argparse.Namespace) -> None:
 
 
 def predict_command(options: argparse.Namespace) -> int:
-    """Print path, class and probability, one line an image; 1 if some image could not be read."""
-    model, about = load_model(options.run)
-    status = 0
-    for path, answer in predict_all(model, about, image_files(options.images)):
-        if isinstance(answer, CourseError):
-            status = complain(answer, status=1)
-        else:
-            print(f"{printable(path)}\t{printable(answer[0])}\t{answer[1]:.3f}")
+    """Print what each image is, one line an image; 1 if some image could not be read."""
+    run, paths, status = read_run(options.run), list(image_files(options.images)), 0
+    strangeness = None if options.never_refuse else run.strangeness
+    answers = predict_all(run.model, run.about, paths, strangeness=strangeness)
+    # On a terminal the lines themselves show how far it is.
+    quiet = len(paths) < 1000 or (sys.stdout is not None and sys.stdout.isatty())
+    table = csv.DictWriter(sys.stdout or io.StringIO(), COLUMNS, lineterminator="\n")
+    if options.form == "csv":
+        table.writeheader()
+    for path, answer in tqdm(answers, "predict", len(paths), unit=" images", delay=2, disable=quiet):
+        failed = isinstance(answer, CourseError)
+        status = complain(answer, status=1) if failed else status
+        row = {"path": str(path), "error": first_line(answer)} if failed else {"path": str(path)} | columns(answer)
+        if options.form == "json":
+            print(json.dumps(row))
+        elif options.form == "csv":
+            table.writerow({key: printable(value) for key, value in row.items()})
+        elif not failed:
+            print(f"{printable(path)}\t{printable(answer)}\t{answer.probability:.3f}")
     return status
 
 
@@ -175,7 +224,7 @@ def explain_command(options: argparse.Namespace) -> int:
         if isinstance(answer, CourseError):
             status = complain(answer, status=1)
             continue
-        (name, probability), image = answer, load_image(path)
+        name, probability, image = answer.name, answer.probability, load_image(path)
         (places,) = evidence(model, transform(image)[None], torch.tensor([about["classes"].index(name)]))
         figure = image_grid([image, overlay(image, places)], [label(path.name), f"{label(name)}, {probability:.1%}"])
         seen[path.stem] += 1  # two folders may each hold an image of this name
@@ -184,6 +233,51 @@ def explain_command(options: argparse.Namespace) -> int:
         write_figure(figure, file)
         print(f"{printable(path)}\t{printable(name)}\t{probability:.3f}\t{printable(file)}")
     return status
+
+
+COLUMNS = ("path", "class", "probability", "strangeness", "refused", "error")
+
+
+def columns(answer: Answer) -> dict:
+    """What --json and --csv print of an answer: where it is refused, the class is only the nearest one."""
+    found = {"class": answer.name, "probability": round(answer.probability, 6)}
+    known = {"strangeness": round(answer.strangeness, 6), "refused": answer.refused}
+    return found | (known if answer.strangeness == answer.strangeness else {"refused": False})  # NaN is no JSON
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    """Print how good a run is; write evaluation.json and evaluation.html."""
+    run, folder = read_run(options.run), options.out or (options.run if options.run.is_dir() else options.run.parent)
+    print(as_text(evaluate_run(run, splits_of(run, options.data), folder=folder)))
+    print(f"written: {folder / 'evaluation.html'}, {folder / 'evaluation.json'}")
+
+
+def splits_of(run: Run, data: str | None) -> Splits:
+    """The images that are named, by default those that a run learned from, in the splits that it had."""
+    if not data and run.about["data"] not in SETTINGS:
+        raise BadArgument(f"This run learned from a folder {printable(run.about['data'])}. Name it with --data DIR")
+    return load_splits(choose_setting(data or run.about["data"], backbone=None), seed=run.about["seed"])
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write a run as an ONNX file, after it was compared with torch."""
+    check_new_file(options.out)
+    write_whole(options.out, exported(options))
+    print(f"written: {options.out}")
+
+
+def exported(options: argparse.Namespace) -> bytes:
+    """The content of the ONNX file, which agrees with torch about every validation image."""
+    check_packages()
+    run = read_run(options.run)
+    return export(run, [path for path, _ in splits_of(run, options.data).validation])
+
+
+def page_command(options: argparse.Namespace) -> None:
+    """Write a web page with a run in it."""
+    check_writable(options.out.absolute().parent)
+    write_page(options.out, exported(options))
+    print(f"written: {options.out}; to see it: python -m http.server --bind 127.0.0.1 --directory {options.out}")
 
 
 def image_files(names: list[str]) -> Iterator[Path]:

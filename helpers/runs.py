@@ -1,22 +1,46 @@
 """A training run from images to a tested model: the recipe of each of the two models, saved and loaded again."""
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler
+from tqdm import tqdm
 
-from .data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, Splits, cores, load_image, make_loaders, stream
+from .data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    EvalTransform,
+    Splits,
+    cores,
+    digest_of,
+    load_image,
+    make_loaders,
+    read,
+    stream,
+)
 from .downloads import write_whole
+from .evaluating import (
+    Strangeness,
+    as_html,
+    balanced_loader,
+    calibrate,
+    fit_temperature,
+    learn_strangeness,
+    measure,
+    soften,
+)
 from .models import (
     HEADS,
     SmallCNN,
@@ -38,12 +62,14 @@ from .settings import (
     environment,
     first_line,
     format_table,
+    printable,
     short,
 )
 from .training import Evaluation, History, evaluate, fit, own_randomness, placed
 from .transfer import PLAIN, TRANSFER_RECIPES, TransferRecipe, feature_loaders, look, standardize
 
 RUN_FILE = "model.safetensors"
+STRANGENESS = "strangeness."  # how the names of its tensors begin in that file
 
 
 @dataclass
@@ -55,6 +81,7 @@ class Run:
     history: History
     test: Evaluation | None = None  # None for a run that was loaded from its folder, which has the summary alone
     summary: dict = field(default_factory=dict)  # the numbers that a comparison shows
+    strangeness: Strangeness | None = None  # None for a run that stored no features of its training images
 
     def __post_init__(self):
         self.summary = self.summary or summarize(self.model, self.about, self.history, self.test)
@@ -82,13 +109,14 @@ def train_transfer(
     setting: Setting,
     *,
     recipe: TransferRecipe | None = None,
+    balanced: bool = False,
     seed: int = 0,
     folder: Path | None = None,
     report=print,
 ) -> Run:
     """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does.
 
-    `recipe`: by default the backbone's own, from TRANSFER_RECIPES.
+    `recipe`: by default the backbone's own, from TRANSFER_RECIPES. `balanced`: learn from each class equally often.
     """
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
     with own_randomness(seed=seed):  # the random start of the new layer
@@ -102,15 +130,26 @@ def train_transfer(
     standardize(head, loaders[0].dataset)
     seconds = time.perf_counter() - start
     report(f"features of all images  ({seconds:.1f} s)")
+    # The validation images in the views that a test is asked in: what is known of them is true of predict's answers.
+    as_tested = feature_loaders(base, replace(splits, test=splits.validation), setting.transfer_size, recipe, **options)
+    if balanced:
+        loaders = (balanced_loader(loaders[0].dataset), *loaders[1:])
     options |= {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate}
     about = about_transfer(splits, setting, recipe, seed=seed)
-    return train(model, about, loaders, options, head=head, seconds_before=seconds, folder=folder)
+    more = {"head": head, "seconds_before": seconds, "as_tested": as_tested[2]}
+    return train(model, about, loaders, options, folder=folder, **more)
 
 
 def about_scratch(splits: Splits, setting: Setting, *, seed: int = 0) -> dict:
     """What a run from scratch has to know to build its model again and to say what it learned from."""
     data = {"data": splits.name, "classes": splits.classes, "splits": splits.digest, "seed": int(seed)}
-    return {"network": "small_cnn", "image_size": setting.scratch_size, **data}
+    seen = {short_digest(splits, path) for path, _ in splits.train + splits.validation}
+    return {"network": "small_cnn", "image_size": setting.scratch_size, **data, "seen": sorted(seen)}
+
+
+def short_digest(splits: Splits, path: Path) -> str:
+    """12 hexadecimal digits by which a run knows an image again."""
+    return (splits.digests.get(path) or digest_of(read(path)))[:12]
 
 
 def about_transfer(splits: Splits, setting: Setting, recipe: TransferRecipe | None = None, *, seed: int = 0) -> dict:
@@ -121,13 +160,20 @@ def about_transfer(splits: Splits, setting: Setting, recipe: TransferRecipe | No
     return about | {"head": recipe.head, "test_views": list(recipe.test_views)}
 
 
-def train(model, about: dict, loaders, options: dict, *, head=None, seconds_before=0.0, folder=None) -> Run:
+def train(
+    model, about: dict, loaders, options: dict, *, head=None, as_tested=None, seconds_before=0.0, folder=None
+) -> Run:
     """Fit the model, or only its head on loaders of features; keep the best epoch, test once, save the run."""
     train_loader, validation_loader, test_loader = loaders
     history = fit(head or model, train_loader, validation_loader, seed=about["seed"], **options)
     history.seconds_before = seconds_before
-    test = evaluate(head or model, test_loader, precision=options["precision"])
-    run = Run(model, about, history, test=test.mean_over(len(about.get("test_views", PLAIN))))
+    validation, test = (
+        evaluate(head or model, loader, precision=options["precision"]).mean_over(len(about.get("test_views", PLAIN)))
+        for loader in (as_tested or validation_loader, test_loader)
+    )
+    run = Run(model, about | {"temperature": fit_temperature(validation)}, history, test=test)
+    if about.get("head") == "linear":  # its base ends in a vector, a number for each pattern
+        run.strangeness = learn_strangeness(train_loader.dataset, validation_loader.dataset, head[0].std)
     if folder:
         save_run(run, folder)
     return run
@@ -215,6 +261,9 @@ def save_run(run: Run, folder: Path) -> None:
     state = {key: value.cpu().contiguous() for key, value in run.model.state_dict().items()}
     about = {"about": run.about, "history": asdict(run.history), "summary": run.summary}
     about |= {"environment": environment(), "fingerprint": fingerprint(run.model)}
+    if run.strangeness:
+        state |= {STRANGENESS + key: value for key, value in run.strangeness.state_dict().items()}
+        about["strangeness"] = fingerprint(run.strangeness)
     write_whole(folder / RUN_FILE, save(state, metadata={"run": json.dumps(about)}))
 
 
@@ -244,12 +293,14 @@ def read_run(folder: Path) -> Run:
             # Copies: else the file would stay mapped into memory, and Windows would let nobody replace it.
             state = {name: opened.get_tensor(name).clone() for name in names}
         about, history, summary = saved["about"], History(**saved["history"]), saved["summary"]
+        own = {name.removeprefix(STRANGENESS): state.pop(name) for name in names if name.startswith(STRANGENESS)}
+        strangeness = Strangeness(**own) if own else None
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise refused from error
     model = load_weights(partial(empty_model, about, state), state, file)
-    if fingerprint(model) != saved.get("fingerprint"):
+    if fingerprint(model) != saved.get("fingerprint") or (own and fingerprint(strangeness) != saved["strangeness"]):
         raise refused
-    return Run(model, about, history, summary=summary)
+    return Run(model, about, history, summary=summary, strangeness=strangeness)
 
 
 def run_file(folder: Path) -> Path:
@@ -279,29 +330,49 @@ def write_json(file: Path, content: dict) -> None:
 # --------------------------------------------------------------------------------------- predict
 
 
+class Answer(NamedTuple):
+    """What a run says about one image: its most probable class, and how unlike its training images it is."""
+
+    name: str
+    probability: float
+    strangeness: float = math.nan  # of a run that does not know it
+    refused: bool = False  # stranger than the run's threshold: the name is only the nearest class
+
+    def __str__(self) -> str:
+        return f"none of these (nearest: {self.name})" if self.refused else self.name
+
+
 def predict(model: nn.Module, about: dict, path: str | Path) -> tuple[str, float]:
-    """The class of the image in a file, and the probability that the model gives it, as the run's test asked it."""
+    """The class of the image in a file, and the probability that the model gives it, at the run's temperature."""
     (_, answer), *_ = predict_all(model, about, [path])
     if isinstance(answer, CourseError):
         raise answer
-    return answer
-
-
-def transform_of(about: dict) -> EvalTransform:
-    """What makes of an image the tensor that a run's model expects."""
-    return EvalTransform(about["image_size"], about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD))
+    return answer.name, answer.probability
 
 
 def predict_all(
-    model: nn.Module, about: dict, paths: Iterable[str | Path]
-) -> Iterator[tuple[str | Path, tuple[str, float] | CourseError]]:
-    """Each path with (class, probability), or with the error why it could not be read; each file is read once."""
-    paths, device = list(paths), best_device()
-    # A run of an older version of the course names no mean and no deviation: it was trained with ImageNet's.
-    transform = transform_of(about)
-    views = about.get("test_views", PLAIN)
+    model: nn.Module, about: dict, paths: Iterable[str | Path], *, strangeness: Strangeness | None = None
+) -> Iterator[tuple[str | Path, Answer | CourseError]]:
+    """Each path with the answer, or with the error why it could not be read; each file is read once.
 
-    def load(path: str | Path) -> torch.Tensor | CourseError:
+    `strangeness`: the run's; without it no image is refused.
+    """
+    for path, found in ask(model, about, paths, strangeness=strangeness):
+        if isinstance(found, CourseError):
+            yield path, found
+            continue
+        probabilities, score = found
+        refused = strangeness is not None and score > strangeness.threshold.item()
+        yield path, Answer(about["classes"][probabilities.argmax()], probabilities.max().item(), score, refused)
+
+
+def ask(
+    model: nn.Module, about: dict, paths: Iterable[str | Path], *, strangeness: Strangeness | None = None
+) -> Iterator[tuple[str | Path, tuple[Tensor, float] | CourseError]]:
+    """As `predict_all`, with the probability of every class and the strangeness in place of the answer."""
+    paths, device, transform = list(paths), best_device(), transform_of(about)
+
+    def load(path: str | Path) -> Tensor | CourseError:
         try:
             return transform(load_image(path, at_least=round(1.3 * about["image_size"])))
         except CourseError as error:
@@ -311,16 +382,65 @@ def predict_all(
         model.eval()
         for batch in BatchSampler(zip(paths, loaded, strict=True), 32, drop_last=False):
             images = [image for _, image in batch if not isinstance(image, CourseError)]
-            answers = iter(name_images(model, images, views, about["classes"], device))
+            answers = iter(ask_about(model, about, images, device, strangeness) if images else [])
             for path, image in batch:
                 yield path, image if isinstance(image, CourseError) else next(answers)
 
 
+def transform_of(about: dict) -> EvalTransform:
+    """What makes an image a tensor; a run of an older version names no mean and no deviation: it has ImageNet's."""
+    return EvalTransform(about["image_size"], about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD))
+
+
 @torch.inference_mode()
-def name_images(model, images: list[torch.Tensor], views, classes: list[str], device) -> list[tuple[str, float]]:
-    """(class, probability) of each image tensor: the mean over the views."""
-    if not images:
-        return []
+def ask_about(model, about: dict, images: list[Tensor], device, strangeness) -> Iterator[tuple[Tensor, float]]:
+    """(probabilities, strangeness) of each image tensor: the mean over the run's views, at its temperature."""
+    base, head = split_model(model) if strangeness else (nn.Identity(), model)
     batch = torch.stack(images).to(device)
-    probabilities = torch.stack([model(look(batch, view)).softmax(1) for view in views]).mean(0).cpu()
-    return [(classes[row.argmax()], row.max().item()) for row in probabilities]
+    features = [base(look(batch, view)) for view in about.get("test_views", PLAIN)]
+    probabilities = torch.stack([head(one).softmax(1) for one in features]).mean(0).cpu()
+    scores = strangeness(features[0].cpu()).tolist() if strangeness else [math.nan] * len(images)
+    return zip(soften(probabilities, about.get("temperature", 1.0)), scores, strict=True)
+
+
+# -------------------------------------------------------------------------------------- evaluate
+
+
+def evaluate_run(run: Run, splits: Splits, *, folder: Path | None = None) -> dict:
+    """What evaluating.KEYS names, of all images of the splits that the run has not learned from.
+
+    `folder`: where to write it as evaluation.json, and the report evaluation.html. Raises BadArgument if the classes
+    are others than the run's, or no image is left.
+    """
+    paths, labels = zip(*unseen(run, splits), strict=True)
+    if folder:
+        check_writable(folder)
+    answers = ask(run.model, run.about | {"temperature": 1.0}, paths, strangeness=run.strangeness)
+    with closing(tqdm(answers, "evaluate", len(paths), unit=" images", disable=len(paths) < 1000)) as bar:
+        found = [answer for _, answer in bar]
+    if errors := [answer for answer in found if isinstance(answer, CourseError)]:
+        raise errors[0]  # it could be read when the splits were made
+    rows, scores = zip(*found, strict=True)
+    evaluation, temperature = Evaluation(torch.stack(rows), torch.tensor(labels)), run.about.get("temperature", 1.0)
+    refused = torch.tensor(scores) > run.strangeness.threshold if run.strangeness else None
+    numbers = measure(evaluation, paths, splits.classes, temperature=temperature, refused=refused)
+    if folder:
+        title = f"{run.about['network']} on {splits.name}: {len(paths):,} images"
+        page = as_html(numbers, calibrate(evaluation, temperature), paths, splits.classes, title=title)
+        write_json(folder / "evaluation.json", numbers | {"data": splits.name, "environment": environment()})
+        write_whole(folder / "evaluation.html", page.encode("utf-8", "backslashreplace"))
+    return numbers
+
+
+def unseen(run: Run, splits: Splits) -> list[tuple[Path, int]]:
+    """The images, with labels, that a run has not learned from; raises BadArgument if it can't be asked about any."""
+    if splits.classes != run.about["classes"]:
+        ours, theirs = (printable(", ".join(names)) for names in (run.about["classes"], splits.classes))
+        raise BadArgument(f"The run knows the classes {ours}; the folders are called {theirs}. Rename the folders.")
+    if "seen" not in run.about:
+        raise BadArgument("This run does not say which images it learned from: an older version wrote it. Train again.")
+    seen = set(run.about["seen"])
+    pairs = [pair for part in splits.parts().values() for pair in part if short_digest(splits, pair[0]) not in seen]
+    if not pairs:
+        raise BadArgument(f"The run has learned from every image of {printable(splits.name)}. Give it new ones.")
+    return pairs

@@ -211,7 +211,8 @@ def test_a_run_is_tested_as_predict_asks_its_model(splits, setting, tmp_path, te
     run = runs.train_transfer(splits, setting, recipe=recipe, report=quiet, folder=tmp_path / "run")
     saved = runs.load_model(tmp_path / "run")
     assert len(run.test.labels) == len(splits.test)
-    answers = zip(run.test.predictions, run.test.probabilities.amax(1), splits.test, strict=True)
+    calibrated = (run.test.probabilities.log() / run.about["temperature"]).softmax(1)
+    answers = zip(run.test.predictions, calibrated.amax(1), splits.test, strict=True)
     for label, probability, (path, _) in answers:
         expected = (splits.classes[label], pytest.approx(probability.item(), abs=1e-5))
         assert runs.predict(run.model, run.about, path) == expected
@@ -237,8 +238,10 @@ def test_a_run_is_one_file_that_knows_all(recipe, splits, setting, tmp_path):
     assert saved["about"]["seed"] == 2
     assert saved["summary"]["precision"] == "float32"
     assert {"python", "torch", "torchvision", "device", "cpu", "threads"} <= set(saved["environment"])
-    for key, value in load_file(folder / "model.safetensors").items():
-        assert torch.equal(value, run.model.state_dict()[key])
+    tensors, weights = load_file(folder / "model.safetensors"), run.model.state_dict()
+    assert {key: torch.equal(tensors[key], value) for key, value in weights.items()} == dict.fromkeys(weights, True)
+    beside = {"strangeness.known", "strangeness.std", "strangeness.threshold"}
+    assert tensors.keys() - weights.keys() == (beside if recipe is runs.train_transfer else set())
 
 
 def test_a_run_is_written_once_at_the_end(splits, setting, tmp_path, monkeypatch):
@@ -502,9 +505,9 @@ def test_many_images_are_named_each_as_if_it_were_alone(learned, images, tmp_pat
     for path, answer in answers:
         if path.name not in errors:
             probabilities = answers_by_hand(model, [(path, 0)])[0].softmax(1)[0]
-            name, probability = answer
-            assert name == about["classes"][probabilities.argmax()]
-            assert probability == pytest.approx(probabilities.max().item(), abs=1e-3)
+            assert answer.name == about["classes"][probabilities.argmax()]
+            calibrated = (probabilities.log() / about["temperature"]).softmax(0).max().item()
+            assert answer.probability == pytest.approx(calibrated, abs=1e-3)
 
 
 def test_predict_raises_what_is_wrong_with_the_file(learned, tmp_path):
@@ -545,7 +548,7 @@ def test_training_from_scratch_reads_an_image_once_each_time_that_it_shows_it(im
     with opened_below(images) as opened:
         runs.train_scratch(splits, replace(setting, scratch_passes=passes), report=quiet)
     expected = Counter()
-    for part, times in ((splits.train, 2 * passes), (splits.validation, 2), (splits.test, 1)):
+    for part, times in ((splits.train, 2 * passes), (splits.validation, 3), (splits.test, 1)):
         expected |= {path.relative_to(images).as_posix(): times for path, _ in part}
     assert Counter(opened) == expected
 

@@ -15,6 +15,7 @@ FILES = (
     "pyproject.toml",
     "requirements.txt",
     "requirements-keras.txt",
+    "requirements-export.txt",
     "requirements-tests.txt",
     "requirements-timm.txt",
     "requirements-lite0.txt",
