@@ -56,15 +56,14 @@ def calibrate(evaluation: Evaluation, temperature: float) -> Evaluation:
 
 
 def calibration_bins(evaluation: Evaluation, *, bins: int = 15) -> list[dict]:
-    """The images in bins of equal width by the probability of their answer: its mean, the share right, how many."""
-    sure = evaluation.probabilities.double().amax(1)
-    right = (evaluation.predictions == evaluation.labels).double()
-    places = (sure * bins).long().clamp_max(bins - 1)
-    inside = [places == place for place in range(bins) if (places == place).any()]
-    return [
-        {"probability": sure[one].mean().item(), "right": right[one].mean().item(), "images": int(one.sum())}
-        for one in inside
-    ]
+    """The images in bins of equal width by the probability of their answer, as KEYS names them; no empty ones."""
+    sure, right = evaluation.probabilities.double().amax(1), evaluation.predictions == evaluation.labels
+    places, found = (sure * bins).long().clamp_max(bins - 1), []
+    for place in places.unique():
+        hits, count = int(right[places == place].sum()), int((places == place).sum())
+        ends = {"right": hits / count, "interval": wilson(hits, count), "images": count}
+        found.append({"probability": sure[places == place].mean().item(), **ends})
+    return found
 
 
 def calibration_error(evaluation: Evaluation) -> float:
@@ -153,7 +152,7 @@ KEYS = {
     "accuracy_of_rest": "accuracy on the images that are not refused",
     "classes": "for each class: images, how often it was named, precision, recall (null: never named, no images)",
     "confusion": "numbers of images: a row for each true class, a column for each answer, in the order of classes",
-    "bins": "of the reliability diagram: mean probability, share right, number of images",
+    "bins": "of the reliability diagram: mean probability, share right and its interval, number of images",
     "mistakes": "wrongly named images, the most confident first: path, class, answer, probability",
 }
 
@@ -221,40 +220,35 @@ def as_text(found: dict) -> str:
 
 
 STYLE = """:root { color-scheme: light dark } body { font: 1rem/1.5 system-ui, sans-serif; max-width: 65rem;
-margin: 2rem auto; padding: 0 1rem } td, th { text-align: right; padding: .2rem .8rem } td:first-child,
-th:first-child { text-align: left } img { max-width: 100%; background: white } .wide { overflow-x: auto }"""
+margin: 2rem auto; padding: 0 1rem } div { overflow-x: auto; margin-bottom: 2rem } img { background: white }
+td, th { text-align: right; padding: .2rem .8rem } :is(td, th):first-child, .words { text-align: left }"""
 
 
 def as_html(found: dict, evaluation: Evaluation, paths: list[Path], classes: list[str], *, title: str) -> str:
     """The report as one page without outside requests; `evaluation`, at the run's temperature, is of these images."""
     from . import plots  # here, because only a reader of reports needs matplotlib
 
-    images = list(zip(paths, evaluation.labels.tolist(), strict=True))
-    sure, right = ([one[key] for one in found["bins"]] for key in ("probability", "right"))
-    lines = {"as sure as right": ([0, 1], [0, 1]), "the run": (sure, right)}
-    axes = {"x": "probability of the answer", "y": "share right", "y_range": (0, 1.02)}
-    figures = [
-        plots.confusion_matrix(evaluation, classes),
-        plots.line_chart(lines, title="Reliability: below the diagonal the run is too sure", **axes),
-    ]
-    figures += [plots.most_wrong(evaluation, images, classes, load=load_image)] if found["mistakes"] else []
-    numbers, of_classes = tables(found)
-    meanings = (["", "value", "what it means"], [[*row, KEYS[row[0].replace(" ", "_")]] for row in numbers[1]])
-    parts = [html_table(*meanings), html_table(*of_classes), *map(html_figure, figures)]
+    figures = [plots.confusion_matrix(evaluation, classes), plots.reliability(found["bins"])]
+    if found["mistakes"]:
+        pairs = list(zip(paths, evaluation.labels.tolist(), strict=True))
+        figures.append(plots.most_wrong(evaluation, pairs, classes, load=load_image))
+    (header, numbers), of_classes = tables(found)
+    numbers = [[*row, KEYS[row[0].replace(" ", "_")]] for row in numbers]
+    parts = [html_table([*header, "what it means"], numbers), html_table(*of_classes), *map(html_figure, figures)]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    body = f"<h1>{escape(title)}</h1>" + "\n".join(f'<div class="wide">{part}</div>' for part in parts)
+    body = f"<h1>{escape(title)}</h1>" + "".join(f"\n<div>{part}</div>" for part in parts)
     return f'<!DOCTYPE html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n'
 
 
-def html_table(header: list, rows: list[list]) -> str:
-    """A table in HTML."""
-    lines = [(header, "th scope=col"), *((row, "td") for row in rows)]
-    cells = ["".join(f"<{tag}>{escape(str(cell))}</{tag[:2]}>" for cell in row) for row, tag in lines]
-    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+def html_table(header: list[str], rows: list[list[str]]) -> str:
+    """A table in HTML; a cell of many letters is text, not a number."""
+    cells = [[f"<th scope=col>{escape(name)}" for name in header]]
+    cells += [[f"<td{' class=words' if len(cell) > 20 else ''}>{escape(cell)}" for cell in row] for row in rows]
+    return f"<table>{'<tr>'.join(map(''.join, [[], *cells]))}</table>"
 
 
 def html_figure(figure) -> str:
-    """A figure in HTML, its pixels and its words inside."""
+    """A figure in HTML, with its pixels and its words inside."""
     data, about = figure._repr_mimebundle_()
     return f'<img alt="{escape(about["image/png"]["alt"])}" src="data:image/png;base64,{data["image/png"]}">'
 

@@ -317,6 +317,21 @@ def bar_chart(
     return figure
 
 
+def reliability(bins: Sequence[Mapping], *, title: str = "Reliability diagram", alt: str | None = None) -> Plot:
+    """How often a model is right where it is so sure: a dot for each bin of `calibration_bins`, with its interval."""
+    figure = Plot(6.4, 4.8, name=title)
+    axes, sure, right = figure.subplots(), [one["probability"] for one in bins], [one["right"] for one in bins]
+    ends = [[abs(one["interval"][end] - one["right"]) for one in bins] for end in (0, 1)]
+    (diagonal,) = axes.plot([0, 1], [0, 1], ":", color=GREY)
+    dots = axes.errorbar(sure, right, ends, fmt="o", color=BLUE, elinewidth=1, capsize=3)
+    axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.04))
+    tidy(axes, title=title, x="probability of the answer", y="share right")
+    add_legend(figure, {"share right, with its 95 % interval": dots, "as sure as it is right": diagonal}, columns=2)
+    words = "; ".join(f"{one['images']} at {one['probability']:.2f}, right {one['right']:.2f}" for one in bins)
+    figure.alt = alt or f"{title}: how many images had an answer of which probability, and the share right. {words}."
+    return figure
+
+
 def cost_bars(costs: Sequence, *, title: str, alt: str | None = None) -> Plot:
     """Where the parameters are and where the work is, a bar for each layer with weights; `costs`: LayerCost of each."""
     costs = [cost for cost in costs if cost.parameters]
