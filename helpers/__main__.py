@@ -1,4 +1,4 @@
-"""The course from the command line: `python -m helpers compare|train|predict|evaluate|audit`."""
+"""The course from the command line: `python -m helpers compare|train|predict|explain|evaluate|export|page|audit`."""
 
 import argparse
 import csv
@@ -7,18 +7,34 @@ import io
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from .auditing import audit
-from .data import list_files, load_splits
+from .data import Splits, list_files, load_image, load_splits
 from .downloads import write_whole
 from .evaluating import as_text
-from .models import BACKBONES, check_backbone
-from .plots import learning_curves
-from .runs import RECIPES, Answer, check_writable, compare, comparison_table, evaluate_run, predict_all, read_run
+from .explaining import evidence, pool_of
+from .exporting import check_packages, export, write_page
+from .models import BACKBONES
+from .plots import Plot, image_grid, label, learning_curves, overlay
+from .runs import (
+    RECIPES,
+    Answer,
+    Run,
+    check_writable,
+    compare,
+    comparison_table,
+    evaluate_run,
+    load_model,
+    predict_all,
+    read_run,
+    transform_of,
+)
 from .settings import PRECISIONS, SETTINGS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
 
@@ -81,13 +97,24 @@ def parser() -> argparse.ArgumentParser:
     for name, what in {"json": "a JSON object for each image, one a line", "csv": "a table with a header"}.items():
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {what}")
     use.set_defaults(command=predict_command)
+    why = commands.add_parser("explain", help="show which places of images speak for the class that a model names")
+    why.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+    why.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
+    why.add_argument("--out", metavar="DIR", type=a_path, required=True, help="a folder for the figures")
+    why.set_defaults(command=explain_command)
     test = commands.add_parser("evaluate", help="how good a trained model is, and how sure it should be: a report")
-    test.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
-    test.add_argument(
-        "--data", metavar="sample|photos|photos-full|DIR", help="default: the setting that it learned from"
-    )
     test.add_argument("--out", metavar="DIR", type=a_path, help="default: RUN_DIR")
     test.set_defaults(command=evaluate_command)
+    file = commands.add_parser("export", help="write a trained model as an ONNX file, which other programs can run")
+    file.add_argument("--out", metavar="FILE.onnx", type=a_path, required=True)
+    file.set_defaults(command=export_command)
+    page = commands.add_parser("page", help="write a web page that names images in the browser")
+    page.add_argument("--out", metavar="DIR", type=a_path, required=True)
+    page.set_defaults(command=page_command)
+    for command in (test, file, page):
+        command.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+        settings = "sample|photos|photos-full|DIR"
+        command.add_argument("--data", metavar=settings, help="default: the setting that it learned from")
     look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
     look.add_argument("folder", metavar="DIR", type=a_path)
     look.add_argument("--out", metavar="FILE", type=a_path, help="write all findings as CSV")
@@ -95,11 +122,14 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+BACKBONE_HELP = f"{', '.join(BACKBONES)}, others of torchvision or timm:NAME; default: COURSE_BACKBONE, else vgg16"
+
+
 def add_training_options(command: argparse.ArgumentParser) -> None:
     """The options that `compare` and `train` share."""
     default = "default: COURSE_SETTING, else photos with a GPU and sample without one"
     command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=default)
-    command.add_argument("--backbone", help=f"{', '.join(BACKBONES)}; default: COURSE_BACKBONE, else vgg16")
+    command.add_argument("--backbone", help=BACKBONE_HELP)
     command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
     command.add_argument("--precision", choices=PRECISIONS, default="fast", help="default: the device's fastest")
     command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
@@ -124,7 +154,6 @@ def prepare(options: argparse.Namespace, default: str):
     """The setting, printed, its images, printed, and the output folder."""
     chosen = {name: getattr(options, name) for name in ("backbone", "weights", "precision")}
     setting = choose_setting(options.data, **chosen)
-    check_backbone(setting.backbone)
     print(setting)
     splits = load_splits(setting, seed=options.seed)
     print(splits)
@@ -138,10 +167,15 @@ def compare_command(options: argparse.Namespace) -> None:
     print(comparison_table(runs))
     accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
     figure = learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies)
+    write_figure(figure, folder / "comparison.png")
+    print(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
+
+
+def write_figure(figure: Plot, file: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=150)
-    write_whole(folder / "comparison.png", image.getvalue())
-    print(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
+    write_whole(file, image.getvalue())
 
 
 def train_command(options: argparse.Namespace) -> None:
@@ -164,7 +198,7 @@ def predict_command(options: argparse.Namespace) -> int:
     answers = predict_all(run.model, run.about, paths, strangeness=strangeness)
     # On a terminal the lines themselves show how far it is.
     quiet = len(paths) < 1000 or (sys.stdout is not None and sys.stdout.isatty())
-    table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(sys.stdout or io.StringIO(), COLUMNS, lineterminator="\n")
     if options.form == "csv":
         table.writeheader()
     for path, answer in tqdm(answers, "predict", len(paths), unit=" images", delay=2, disable=quiet):
@@ -177,6 +211,27 @@ def predict_command(options: argparse.Namespace) -> int:
             table.writerow({key: printable(value) for key, value in row.items()})
         elif not failed:
             print(f"{printable(path)}\t{printable(answer)}\t{answer.probability:.3f}")
+    return status
+
+
+def explain_command(options: argparse.Namespace) -> int:
+    """Draw what speaks for each image's class, and print where; 1 if some image could not be read."""
+    model, about = load_model(options.run)
+    pool_of(model)  # a network of which nothing can be shown is refused before anything is written
+    paths, transform, seen, status = [*image_files(options.images)], transform_of(about), Counter(), 0
+    check_writable(options.out)
+    for path, answer in predict_all(model, about, paths):
+        if isinstance(answer, CourseError):
+            status = complain(answer, status=1)
+            continue
+        name, probability, image = answer.name, answer.probability, load_image(path)
+        (places,) = evidence(model, transform(image)[None], torch.tensor([about["classes"].index(name)]))
+        figure = image_grid([image, overlay(image, places)], [label(path.name), f"{label(name)}, {probability:.1%}"])
+        seen[path.stem] += 1  # two folders may each hold an image of this name
+        again = f"_{seen[path.stem]}" if seen[path.stem] > 1 else ""
+        file = options.out / f"{path.stem}_explained{again}.png"
+        write_figure(figure, file)
+        print(f"{printable(path)}\t{printable(name)}\t{probability:.3f}\t{printable(file)}")
     return status
 
 
@@ -193,12 +248,36 @@ def columns(answer: Answer) -> dict:
 def evaluate_command(options: argparse.Namespace) -> None:
     """Print how good a run is; write evaluation.json and evaluation.html."""
     run, folder = read_run(options.run), options.out or (options.run if options.run.is_dir() else options.run.parent)
-    if not options.data and run.about["data"] not in SETTINGS:
-        raise BadArgument(f"This run learned from a folder {printable(run.about['data'])}. Name it with --data DIR")
-    setting = choose_setting(options.data or run.about["data"], backbone=None)
-    splits = load_splits(setting, seed=run.about["seed"])
-    print(as_text(evaluate_run(run, splits, folder=folder)))
+    print(as_text(evaluate_run(run, splits_of(run, options.data), folder=folder)))
     print(f"written: {folder / 'evaluation.html'}, {folder / 'evaluation.json'}")
+
+
+def splits_of(run: Run, data: str | None) -> Splits:
+    """The images that are named, by default those that a run learned from, in the splits that it had."""
+    if not data and run.about["data"] not in SETTINGS:
+        raise BadArgument(f"This run learned from a folder {printable(run.about['data'])}. Name it with --data DIR")
+    return load_splits(choose_setting(data or run.about["data"], backbone=None), seed=run.about["seed"])
+
+
+def export_command(options: argparse.Namespace) -> None:
+    """Write a run as an ONNX file, after it was compared with torch."""
+    check_new_file(options.out)
+    write_whole(options.out, exported(options))
+    print(f"written: {options.out}")
+
+
+def exported(options: argparse.Namespace) -> bytes:
+    """The content of the ONNX file, which agrees with torch about every validation image."""
+    check_packages()
+    run = read_run(options.run)
+    return export(run, [path for path, _ in splits_of(run, options.data).validation])
+
+
+def page_command(options: argparse.Namespace) -> None:
+    """Write a web page with a run in it."""
+    check_writable(options.out.absolute().parent)
+    write_page(options.out, exported(options))
+    print(f"written: {options.out}; to see it: python -m http.server --bind 127.0.0.1 --directory {options.out}")
 
 
 def image_files(names: list[str]) -> Iterator[Path]:

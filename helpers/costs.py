@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 
-from .models import BATCH_NORM, count_parameters
+from .models import BATCH_NORM, count_parameters, without_numbers
 from .settings import BadArgument, first_line, format_table
 from .training import make_optimizer
 
@@ -50,13 +50,6 @@ def layer_costs(model: nn.Module, image_shape: tuple[int, int, int] = (3, 224, 2
     except RuntimeError as error:
         raise BadArgument(f"An image of {image_shape} doesn't fit this network: {first_line(error)}.") from error
     return costs
-
-
-def without_numbers(model: nn.Module) -> nn.Module:
-    """A copy that knows all shapes and has no numbers: it runs at once and takes no memory."""
-    twins = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
-    twins |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
-    return copy.deepcopy(model, twins)  # which takes as done what it finds in `twins`
 
 
 def multiply_adds(name: str, layer: nn.Module, output_shape: tuple[int, ...]) -> int:

@@ -6,24 +6,18 @@ import keras
 import numpy
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from .models import BATCH_NORM, VGG16, VGG16_LAYERS
 from .settings import BadArgument, Setting
-from .training import Evaluation, History
+from .training import History
 
 
-def check_choice(setting: Setting, classes: list[str]) -> None:
-    """Raise BadArgument if the Keras lesson can't run: another network than VGG16, or not two classes."""
+def check_choice(setting: Setting) -> None:
+    """Raise BadArgument for another network than VGG16, the only one of the course that Keras has too."""
     if setting.backbone != "vgg16":
         raise BadArgument(
             f"keras.applications has no {setting.backbone}; this lesson is about VGG16. Unset COURSE_BACKBONE and "
             "COURSE_WEIGHTS and start Jupyter again."
-        )
-    if len(classes) != 2:
-        raise BadArgument(
-            f"This lesson needs two classes, and these images have {len(classes)} ({', '.join(classes)}). "
-            "Choose a folder with two; question 3 of the lesson says how to train with more."
         )
 
 
@@ -95,13 +89,6 @@ def first_linear_kernel(layer: nn.Linear, channels: int) -> torch.Tensor:
 
 
 # --------------------------------------------------------------------------- results
-
-
-def evaluate_keras(model: keras.Model, loader: DataLoader) -> Evaluation:
-    """What `training.evaluate` does, for a Keras model whose one output is the probability of the second class."""
-    batches = [(torch.from_numpy(model.predict_on_batch(images)), labels) for images, labels in loader]
-    second, labels = map(torch.cat, zip(*batches, strict=True))
-    return Evaluation(torch.cat([1 - second, second], dim=1), labels)
 
 
 def as_history(*parts: keras.callbacks.History) -> History:

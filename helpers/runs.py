@@ -18,7 +18,18 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from .data import EvalTransform, Splits, cores, digest_of, load_image, make_loaders, read, stream
+from .data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    EvalTransform,
+    Splits,
+    cores,
+    digest_of,
+    load_image,
+    make_loaders,
+    read,
+    stream,
+)
 from .downloads import write_whole
 from .evaluating import (
     Strangeness,
@@ -145,7 +156,8 @@ def about_transfer(splits: Splits, setting: Setting, recipe: TransferRecipe | No
     """The same of a transferred backbone."""
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
     about = about_scratch(splits, setting, seed=seed) | {"network": setting.backbone, "weights": short(setting.weights)}
-    return about | {"image_size": setting.transfer_size, "head": recipe.head, "test_views": list(recipe.test_views)}
+    about |= {"image_size": setting.transfer_size, "mean": list(recipe.mean), "std": list(recipe.std)}
+    return about | {"head": recipe.head, "test_views": list(recipe.test_views)}
 
 
 def train(
@@ -306,7 +318,7 @@ def empty_model(about: dict, state: dict) -> nn.Module:
     """The network of a run, before its weights are loaded."""
     if about["network"] == "small_cnn":
         return SmallCNN(len(about["classes"]))
-    options = vgg16_shape(state) if about["network"].startswith("vgg16") else {}
+    options = vgg16_shape(state) if about["network"] in ("vgg16", "vgg16_bn") else {}
     return HEADS[about["head"]](build(about["network"], **options), len(about["classes"]))
 
 
@@ -358,7 +370,7 @@ def ask(
     model: nn.Module, about: dict, paths: Iterable[str | Path], *, strangeness: Strangeness | None = None
 ) -> Iterator[tuple[str | Path, tuple[Tensor, float] | CourseError]]:
     """As `predict_all`, with the probability of every class and the strangeness in place of the answer."""
-    paths, device, transform = list(paths), best_device(), EvalTransform(about["image_size"])
+    paths, device, transform = list(paths), best_device(), transform_of(about)
 
     def load(path: str | Path) -> Tensor | CourseError:
         try:
@@ -373,6 +385,11 @@ def ask(
             answers = iter(ask_about(model, about, images, device, strangeness) if images else [])
             for path, image in batch:
                 yield path, image if isinstance(image, CourseError) else next(answers)
+
+
+def transform_of(about: dict) -> EvalTransform:
+    """What makes an image a tensor; a run of an older version names no mean and no deviation: it has ImageNet's."""
+    return EvalTransform(about["image_size"], about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD))
 
 
 @torch.inference_mode()

@@ -63,12 +63,13 @@ class Setting:
 
 
 SETTINGS = {
-    "sample": Setting("sample", 64, 96, 10, 5, weights=str(SAMPLE / "vgg16_slim.safetensors"), scratch_passes=4),
-    "photos": Setting("photos", 128, 224, 30, 8),
+    "sample": Setting("sample", 96, 96, 7, 5, weights=str(SAMPLE / "vgg16_slim.safetensors"), scratch_passes=4),
+    "photos": Setting("photos", 128, 224, 11, 8, scratch_passes=4),
     "photos-full": Setting("photos-full", 128, 224, 15, 3),
 }
-# SqueezeNet is quick enough for images a little larger than the setting's, and gains by it (results/README.md).
-ENLARGED = {"squeezenet1_1": 8 / 7}
+# Small networks are quick enough for images a little larger than those they learned from, and gain by it
+# (results/README.md).
+ENLARGED = {"squeezenet1_1": 8 / 7, "timm:tf_efficientnet_lite0": 8 / 7}
 SLIM_WEIGHTS = {"vgg16": "vgg16_slim.safetensors", "vgg16_bn": "vgg16_bn_slim.safetensors"}
 
 
@@ -89,9 +90,19 @@ def choose_setting(
     setting = SETTINGS.get(name) or replace(SETTINGS["photos"], name=name)
     setting = replace(setting, precision=choose_precision(best_device(), precision))
     if backbone:
-        size = round(setting.transfer_size * ENLARGED.get(backbone, 1))
+        size = round(size_for(backbone, setting) * ENLARGED.get(backbone, 1))
         setting = replace(setting, backbone=backbone, weights=default_weights(name, backbone), transfer_size=size)
     return replace(setting, weights=weights) if weights else setting
+
+
+def size_for(backbone: str, setting: Setting) -> int:
+    """The side of the images that a backbone sees: the setting's for those of the lessons, else what it learned from.
+
+    Raises BadArgument for an unknown backbone.
+    """
+    from .models import BACKBONES, expected_images  # here, because models imports this module
+
+    return setting.transfer_size if backbone in BACKBONES else expected_images(backbone)["size"]
 
 
 def as_setting_or_folder(text: str) -> str:

@@ -4,7 +4,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,22 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 from tqdm import tqdm
 
-from .data import EvalTransform, ImageDataset, Splits, digest_of, read, register_formats, stream
+from .data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    EvalTransform,
+    ImageDataset,
+    Splits,
+    digest_of,
+    read,
+    register_formats,
+    stream,
+)
 from .downloads import only_one
-from .models import Standardize, fingerprint
+from .models import Standardize, expected_images, fingerprint
 from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line, printable
 from .training import autocast, is_out_of_memory, own_randomness, placed, to_device
 
-BATCH = {"thread": 8, "all threads": 32, "cuda": 128, "mps": 32}  # images at once, at most
 HALF_MAX = torch.finfo(torch.float16).max
 
 # A view is another look at the same image, made from the batch that was decoded once:
@@ -37,7 +46,7 @@ PLAIN, MIRRORED, ALL = ("plain",), ("plain", "flip"), tuple(VIEWS)
 
 @dataclass(frozen=True)
 class TransferRecipe:
-    """How a backbone is transferred: its new head, the views of each training image, the learning rate.
+    """How a backbone is transferred: its new head, the views of each training image, the learning rate, its colours.
 
     The linear head is the choice for all: over five seeds it is at least as good on the validation images as the
     published classifier with a new last layer, and its log loss is lower (results/README.md). The small backbones
@@ -48,22 +57,36 @@ class TransferRecipe:
     views: tuple[str, ...]  # of VIEWS; those of each training image
     learning_rate: float
     test_views: tuple[str, ...] = PLAIN  # of each image to be named; the answers are averaged
+    mean: tuple[float, ...] = field(default=IMAGENET_MEAN, repr=False)  # that the images are normalised with
+    std: tuple[float, ...] = field(default=IMAGENET_STD, repr=False)
 
 
 LARGE = TransferRecipe("linear", MIRRORED, 3e-3)
 SMALL = TransferRecipe("linear", ALL, 3e-3, test_views=MIRRORED)
-TRANSFER_RECIPES = {"vgg16": LARGE, "vgg16_bn": LARGE, "squeezenet1_1": SMALL, "resnet18": SMALL}
+OTHERS = TransferRecipe("linear", MIRRORED, 3e-3, test_views=MIRRORED)
+
+
+class Recipes(dict):
+    """Name of a backbone to its recipe; one that has none of its own gets OTHERS, with the colours it expects."""
+
+    def __missing__(self, name: str) -> TransferRecipe:
+        expected = expected_images(name)
+        return replace(OTHERS, mean=expected["mean"], std=expected["std"])
+
+
+TRANSFER_RECIPES = Recipes(vgg16=LARGE, vgg16_bn=LARGE, squeezenet1_1=SMALL, resnet18=SMALL)
 
 
 def feature_loaders(
     base: nn.Module, splits: Splits, size: int, recipe: TransferRecipe, *, precision: str = "fast", report=print
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
     """Loaders of (features, labels) batches: train and test in the recipe's views, validation as it is."""
+    transform = EvalTransform(size, recipe.mean, recipe.std)
     views = {"train": recipe.views, "validation": PLAIN, "test": recipe.test_views}
     features = {
         name: extract_features(
             base,
-            ImageDataset(part, EvalTransform(size), size=size, digests=splits.digests),
+            ImageDataset(part, transform, size=size, digests=splits.digests),
             views=views[name],
             precision=precision,
             report=report,
@@ -186,13 +209,13 @@ def check_images(dataset: Dataset, views: tuple[str, ...]) -> None:
 
 
 def store_key(base: nn.Module, dataset: ImageDataset, views, precision: str, device, example: Tensor) -> str:
-    """Another key for all that changes a feature: base, images, views, precision, device, versions.
+    """Another key for all that changes a feature: base, images, views, precision, device, batch size, versions.
 
     What a base does shows in its answer to an example: its layers' text says nothing about code of one's own.
     """
     answer = [tuple(example.shape), digest_of(example.numpy().tobytes())]
     parts = [fingerprint(base), answer, type(dataset).__name__, dataset.size, dataset.transform.key]
-    parts += [[VIEWS[view] for view in views], precision, device.type]
+    parts += [[VIEWS[view] for view in views], precision, device.type, batch_size(device)]
     parts += [torch.__version__, torchvision.__version__, PIL.__version__]
     return digest_of("\n".join(map(repr, parts)).encode())[:16]
 
@@ -220,19 +243,25 @@ def compute(through: Callable, dataset: ImageDataset, paths: list[Path], device:
     """
     register_formats()
     threads = torch.get_num_threads()
+    size = batch_size(device)
     if device.type != "cpu":
         with closing(stream(partial(load, dataset), paths, threads)) as items:
-            for batch in BatchSampler(items, BATCH[device.type], drop_last=False):
-                yield through_full(through, batch, BATCH[device.type])
+            for batch in BatchSampler(items, size, drop_last=False):
+                yield through_full(through, batch, size)
         return
 
     def work(batch: list[Path]) -> Batch:
         return through_full(through, [load(dataset, path) for path in batch], size)
 
-    size = max(1, min(BATCH["thread"], BATCH["all threads"] // threads))
     with threads_restored():
         batches = BatchSampler(paths, size, drop_last=False)
         yield from stream(work, batches, threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def batch_size(device: torch.device) -> int:
+    """How many images go through the base at once; on a CPU at most 32 in all of torch's threads."""
+    threads = torch.get_num_threads()
+    return {"cuda": 128, "mps": 32}.get(device.type) or max(1, min(8, 32 // threads))
 
 
 def through_full(through: Callable, batch: list[tuple[str, Tensor]], size: int) -> Batch:

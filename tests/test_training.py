@@ -663,6 +663,16 @@ def test_weights_that_give_no_number_on_validation_are_not_kept():
     assert models.fingerprint(model) == before
 
 
+def test_a_model_that_comes_in_eval_mode_is_trained_in_train_mode_and_given_back_as_it_came():
+    """The statistics of batch normalisation move only in train mode."""
+    one, other = small_model(), small_model().eval()
+    for model in (one, other):
+        fit(model, loader_of(16), loader_of(8), epochs=1, report=lambda line: None)
+    assert same(one, other)
+    assert not torch.equal(other[1].running_mean, torch.zeros(4))
+    assert not any(layer.training for layer in other.modules())
+
+
 # ---- the learning-rate finder
 
 

@@ -222,6 +222,7 @@ def test_an_image_is_computed_once_whatever_its_name_and_place(images, tmp_path,
 
 
 CHANGES = ["weights", "size", "draft", "views", "a view", "precision", "another layer", "its code", "its attributes"]
+CHANGES += ["batch size"]  # which follows the number of threads, and changes the last digits
 
 
 @pytest.mark.parametrize("change", [*CHANGES, "torch", "torchvision", "Pillow"])
@@ -241,6 +242,8 @@ def test_whatever_changes_a_feature_is_computed_anew(images, tmp_path, change, m
         monkeypatch.setitem(transfer.VIEWS, "zoom", (20, False))
     elif change == "precision":
         options["precision"] = "bfloat16"
+    elif change == "batch size":
+        monkeypatch.setattr(transfer, "batch_size", lambda device: 2)
     elif change == "another layer":
         base = nn.Sequential(base, nn.Unflatten(1, (3, 1)))
         base.register_parameter("scale", base[0].scale)
@@ -381,7 +384,7 @@ def test_a_file_that_is_gone_or_called_otherwise_is_made_anew(store, computed):
 def test_a_batch_counts_when_it_is_safe_on_the_disk(images, tmp_path, monkeypatch):
     """Each batch is flushed out of Python and out of the system before the next: seen in the file's size by then."""
     sizes, fsync = [], os.fsync
-    monkeypatch.setitem(transfer.BATCH, "thread", 4)
+    monkeypatch.setattr(transfer, "batch_size", lambda device: 4)
     monkeypatch.setattr(os, "fsync", lambda number: sizes.append(os.fstat(number).st_size) or fsync(number))
     extract(Means(), images, tmp_path)
     assert sizes == [4 * RECORD, 8 * RECORD, 9 * RECORD]
@@ -391,7 +394,7 @@ def test_a_batch_counts_when_it_is_safe_on_the_disk(images, tmp_path, monkeypatc
 def test_a_full_disk_is_one_line_and_what_was_written_counts(images, tmp_path, monkeypatch, computed):
     import resource  # POSIX only
 
-    monkeypatch.setitem(transfer.BATCH, "thread", 1)
+    monkeypatch.setattr(transfer, "batch_size", lambda device: 1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5 * RECORD + 30, before[1]))
     try:
@@ -424,7 +427,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(images, tmp_path):
 
 @pytest.mark.parametrize("threads", [1], indirect=True)
 def test_a_stopped_run_goes_on_where_it_was(images, tmp_path, monkeypatch, threads, computed):
-    monkeypatch.setitem(transfer.BATCH, "thread", 1)
+    monkeypatch.setattr(transfer, "batch_size", lambda device: 1)
     base, whole = Means(), values(extract(Means(), images, tmp_path / "whole"))[0]
 
     def stop_at_the_sixth(batch):
@@ -479,7 +482,7 @@ def test_a_second_process_waits_and_a_killed_one_holds_nobody_up(images, tmp_pat
 
 
 def test_each_thread_takes_batches_of_its_own_and_their_order_stays(images, tmp_path, monkeypatch, threads):
-    monkeypatch.setitem(transfer.BATCH, "thread", 1)
+    monkeypatch.setattr(transfer, "batch_size", lambda device: 1)
     base, used, calls, ready = Means(), set(), itertools.count(), []
     monkeypatch.setattr(transfer, "register_formats", lambda: ready.append(True))
     meeting = threading.Barrier(threads, timeout=60)  # passed only if three batches are underway at once

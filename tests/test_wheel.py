@@ -11,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"
-FILES = ("pyproject.toml", "requirements.txt", "requirements-keras.txt", "README.md", "LICENSE")
+FILES = (
+    "pyproject.toml",
+    "requirements.txt",
+    "requirements-keras.txt",
+    "requirements-export.txt",
+    "requirements-tests.txt",
+    "requirements-timm.txt",
+    "requirements-lite0.txt",
+    "README.md",
+    "LICENSE",
+)
 FOLDERS = ("helpers", "data/sample", "data/drawing")
 
 
