@@ -58,32 +58,31 @@ def splits_of(seed: int) -> Splits:
 
 
 @cache
-def scratch_run(seed: int, precision: str, augment: bool, rate: float) -> tuple[History, float]:
-    """Lesson 1's network trained at a learning rate: its history, and its test accuracy."""
+def scratch_run(
+    seed: int, precision: str, *, count: int = 400, epochs: int = SAMPLE.scratch_epochs, augment=True, rate=RATES[1]
+) -> tuple[History, float]:
+    """Lesson 1's network, trained on so many images for as many steps as on all: history and test accuracy."""
     torch.manual_seed(seed)
-    model, options = SmallCNN(2), {"passes": SAMPLE.scratch_passes, "augment": augment}
-    train, validation, test = make_loaders(splits_of(seed), SAMPLE.scratch_size, **options)
-    options = {**SCRATCH_RECIPE, "epochs": SAMPLE.scratch_epochs, "learning_rate": rate, "precision": precision}
+    model, splits = SmallCNN(2), splits_of(seed)
+    splits = replace(splits, train=draw_images(splits, count, seed=seed)) if count < len(splits.train) else splits
+    passes = SAMPLE.scratch_passes * 400 // count
+    train, validation, test = make_loaders(splits, SAMPLE.scratch_size, passes=passes, augment=augment)
+    options = {**SCRATCH_RECIPE, "epochs": epochs, "learning_rate": rate, "precision": precision}
     history = fit(model, train, validation, seed=seed, **options, **QUIET)
     return history, evaluate(model, test, precision=precision).accuracy
 
 
-def from_scratch(seed: int, precision: str, augment: bool = True, rates: tuple[float, ...] = RATES[1:]) -> float:
-    """The test accuracy of lesson 1's network, at that of the rates with the lowest validation loss."""
-    runs = [scratch_run(seed, precision, augment, rate) for rate in rates]
-    return min(runs, key=lambda run: run[0].lowest_loss)[1]
+def augmentation(seed: int, precision: str) -> float:
+    """A hundred images and five epochs, as in lesson 1: with augmentation less without, which may choose its rate."""
+    run = partial(scratch_run, seed, precision, count=100, epochs=5)
+    plain = [run(augment=False, rate=rate) for rate in RATES]
+    return run()[1] - min(plain, key=lambda one: one[0].lowest_loss)[1]
 
 
 def learns(seed: int, precision: str) -> float:
-    """How far lesson 1's network is above 80 % in the end, or above 60 % in its third epoch, if that is less."""
-    history, accuracy = scratch_run(seed, precision, True, RATES[1])
-    early = max(row[f"{part}_accuracy"] for row in history.rows[:3] for part in ("train", "validation"))
-    return min(accuracy - 0.8, early - 0.6)
-
-
-def augmentation(seed: int, precision: str) -> float:
-    """With augmentation less without, which may choose its rate."""
-    return from_scratch(seed, precision) - from_scratch(seed, precision, False, RATES)
+    """How far lesson 1's network is above 80 % in the end, or above 53 % by its third epoch, if that is less."""
+    history, accuracy = scratch_run(seed, precision)
+    return min(accuracy - 0.8, max(row["train_accuracy"] for row in history.rows[:3]) - 0.53)
 
 
 @cache
@@ -92,6 +91,11 @@ def few_images(count: int, seed: int, precision: str) -> float:
     few = replace(splits_of(seed), train=draw_images(splits_of(seed), count, seed=seed))
     setting = replace(SAMPLE, transfer_epochs=10 * SAMPLE.transfer_epochs, precision=precision)
     return train_transfer(few, setting, seed=seed, **QUIET).summary["test_accuracy"]
+
+
+def few_against_more(seed: int, precision: str) -> float:
+    """Forty images transferred less a hundred from scratch."""
+    return few_images(40, seed, precision) - scratch_run(seed, precision, count=100)[1]
 
 
 @cache
@@ -298,14 +302,14 @@ CLAIMS = {
     ),
     "learns": Claim(
         1,
-        "With each of twenty seeds the network learns: more than 60 % right by the third epoch, 80 % in the end.",
+        "With each of twenty seeds the network learns: off chance by the third epoch, more than 80 % right in the end.",
         learns,
     ),
-    "augmentation": Claim(1, "With augmentation the network from scratch is more accurate.", augmentation),
-    "forty images": Claim(
-        2,
-        "Forty images transferred do better than 400 from scratch.",
-        lambda seed, precision: few_images(40, seed, precision) - from_scratch(seed, precision),
+    "augmentation": Claim(
+        1, "With a hundred images, augmentation makes the network from scratch more accurate.", augmentation
+    ),
+    "forty against a hundred": Claim(
+        2, "Forty images transferred do better than a hundred from scratch.", few_against_more
     ),
     "start": Claim(
         3,
@@ -353,8 +357,9 @@ def main() -> None:
 
 
 def stored(file: Path) -> dict:
-    """What was measured so far."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"claims": {}}
+    """What was measured so far of the claims that there are."""
+    claims = json.loads(file.read_text(encoding="utf-8"))["claims"] if file.exists() else {}
+    return {"claims": {name: claims[name] for name in CLAIMS if name in claims}}
 
 
 def two_errors(effects: list[float]) -> float:

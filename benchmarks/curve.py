@@ -14,8 +14,11 @@ import json
 import random
 from dataclasses import replace
 from datetime import date
+from math import inf
 from pathlib import Path
 from statistics import mean
+
+import numpy
 
 from helpers.data import Splits, load_splits
 from helpers.plots import curve_with_spread
@@ -105,8 +108,29 @@ def table() -> str:
         name = f"`{content['runs'][0]['data']}`"
         for count in found["scratch"]:
             lines.append(f"| {name} | {count:,} | {cell(found['scratch'][count])} | {cell(found['transfer'][count])} |")
-        notes.append(note(file, content))
+        notes += [note(file, content), *readings(found)]
     return "\n".join([*lines, "", *notes, ""])
+
+
+def readings(found: dict[str, dict[int, list[float]]]) -> list[str]:
+    """For few images: with how many from scratch the other network is as good, in each draw."""
+    lines = []
+    for count in (10, 20, 40):
+        needed = []
+        for draw_number, level in enumerate(found["transfer"][count]):
+            curve = {size: values[draw_number] for size, values in found["scratch"].items()}
+            needed.append(images_needed(level, curve))
+        most = "more than all" if max(needed) == inf else f"{max(needed):.0f}"
+        least = "more than all" if min(needed) == inf else f"{min(needed):.0f}"
+        lines.append(f"- {count} images transferred do as well as {least} to {most} from scratch, by the draw.")
+    return lines
+
+
+def images_needed(level: float, curve: dict[int, float]) -> float:
+    """The number of images at which a curve (images to accuracy) reaches a level, on a log scale; inf if nowhere."""
+    sizes = sorted(curve)
+    heights = numpy.maximum.accumulate([curve[size] for size in sizes])
+    return inf if level > heights[-1] else float(numpy.exp(numpy.interp(level, heights, numpy.log(sizes))))
 
 
 def cell(values: list[float]) -> str:

@@ -1,4 +1,4 @@
-"""The course from the command line: `python -m helpers compare|train|predict|evaluate|export|page|audit`."""
+"""The course from the command line: `python -m helpers compare|train|predict|explain|evaluate|export|page|audit`."""
 
 import argparse
 import csv
@@ -7,19 +7,34 @@ import io
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from .auditing import audit
-from .data import Splits, list_files, load_splits
+from .data import Splits, list_files, load_image, load_splits
 from .downloads import write_whole
 from .evaluating import as_text
+from .explaining import evidence, pool_of
 from .exporting import check_packages, export, write_page
 from .models import BACKBONES
-from .plots import learning_curves
-from .runs import RECIPES, Answer, Run, check_writable, compare, comparison_table, evaluate_run, predict_all, read_run
+from .plots import Plot, image_grid, label, learning_curves, overlay
+from .runs import (
+    RECIPES,
+    Answer,
+    Run,
+    check_writable,
+    compare,
+    comparison_table,
+    evaluate_run,
+    load_model,
+    predict_all,
+    read_run,
+    transform_of,
+)
 from .settings import PRECISIONS, SETTINGS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
 
@@ -82,6 +97,11 @@ def parser() -> argparse.ArgumentParser:
     for name, what in {"json": "a JSON object for each image, one a line", "csv": "a table with a header"}.items():
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {what}")
     use.set_defaults(command=predict_command)
+    why = commands.add_parser("explain", help="show which places of images speak for the class that a model names")
+    why.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+    why.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
+    why.add_argument("--out", metavar="DIR", type=a_path, required=True, help="a folder for the figures")
+    why.set_defaults(command=explain_command)
     test = commands.add_parser("evaluate", help="how good a trained model is, and how sure it should be: a report")
     test.add_argument("--out", metavar="DIR", type=a_path, help="default: RUN_DIR")
     test.set_defaults(command=evaluate_command)
@@ -147,10 +167,15 @@ def compare_command(options: argparse.Namespace) -> None:
     print(comparison_table(runs))
     accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
     figure = learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies)
+    write_figure(figure, folder / "comparison.png")
+    print(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
+
+
+def write_figure(figure: Plot, file: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=150)
-    write_whole(folder / "comparison.png", image.getvalue())
-    print(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
+    write_whole(file, image.getvalue())
 
 
 def train_command(options: argparse.Namespace) -> None:
@@ -173,7 +198,7 @@ def predict_command(options: argparse.Namespace) -> int:
     answers = predict_all(run.model, run.about, paths, strangeness=strangeness)
     # On a terminal the lines themselves show how far it is.
     quiet = len(paths) < 1000 or (sys.stdout is not None and sys.stdout.isatty())
-    table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(sys.stdout or io.StringIO(), COLUMNS, lineterminator="\n")
     if options.form == "csv":
         table.writeheader()
     for path, answer in tqdm(answers, "predict", len(paths), unit=" images", delay=2, disable=quiet):
@@ -186,6 +211,27 @@ def predict_command(options: argparse.Namespace) -> int:
             table.writerow({key: printable(value) for key, value in row.items()})
         elif not failed:
             print(f"{printable(path)}\t{printable(answer)}\t{answer.probability:.3f}")
+    return status
+
+
+def explain_command(options: argparse.Namespace) -> int:
+    """Draw what speaks for each image's class, and print where; 1 if some image could not be read."""
+    model, about = load_model(options.run)
+    pool_of(model)  # a network of which nothing can be shown is refused before anything is written
+    paths, transform, seen, status = [*image_files(options.images)], transform_of(about), Counter(), 0
+    check_writable(options.out)
+    for path, answer in predict_all(model, about, paths):
+        if isinstance(answer, CourseError):
+            status = complain(answer, status=1)
+            continue
+        name, probability, image = answer.name, answer.probability, load_image(path)
+        (places,) = evidence(model, transform(image)[None], torch.tensor([about["classes"].index(name)]))
+        figure = image_grid([image, overlay(image, places)], [label(path.name), f"{label(name)}, {probability:.1%}"])
+        seen[path.stem] += 1  # two folders may each hold an image of this name
+        again = f"_{seen[path.stem]}" if seen[path.stem] > 1 else ""
+        file = options.out / f"{path.stem}_explained{again}.png"
+        write_figure(figure, file)
+        print(f"{printable(path)}\t{printable(name)}\t{probability:.3f}\t{printable(file)}")
     return status
 
 

@@ -1,7 +1,10 @@
 """What a network looks at: what each place of an image adds to each class, and whether such a map can be trusted."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .models import AverageAndMaxPool, Standardize
 from .settings import BadArgument, best_device
@@ -10,44 +13,65 @@ from .training import placed
 PASSIVE = (nn.Dropout, nn.Flatten, nn.Identity, nn.Sequential)  # what changes no number of a head in eval mode
 
 
-def exact_map(model: nn.Module, images: Tensor) -> Tensor:
-    """How much each place adds to each logit: (n, classes, h, w), whose sum over h and w, plus the bias, is the logit.
+def evidence(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """What speaks for a class of each image at each place, below 0 against it: (n, h, w).
 
-    No approximation, and no backward pass; `linear_parts` has the bias. Raises BadArgument for a head that is not
-    linear on pooled maps: take `grad_cam` there.
+    The exact map where there is one, or Grad-CAM. Raises BadArgument for a network without feature maps.
+    """
+    try:
+        maps = exact_map(model, images)
+    except NotLinear:
+        return grad_cam(model, images, classes)
+    maps = maps - maps.mean(1, keepdim=True)  # what speaks for all classes alike changes no probability
+    return maps[torch.arange(len(maps)), classes]
+
+
+# ---------------------------------------------------------------------------------- the exact map
+
+
+class NotLinear(BadArgument):
+    """A head that is more than a linear layer on pooled maps."""
+
+
+def exact_map(model: nn.Module, images: Tensor) -> Tensor:
+    """What each place adds to each logit: (n, classes, h, w), which sums up, with the bias, to the logits.
+
+    No approximation, no backward pass; `linear_parts` has the bias. Raises NotLinear if the head is not.
     """
     average, maximum, _ = linear_parts(model)
-    return logit_maps(feature_maps(model, images).double(), average, maximum).float()  # large terms may cancel
+    with torch.no_grad():
+        features, _ = look_inside(model, images, pool_of(model).register_forward_pre_hook)
+    return logit_maps(features.to(images.device, torch.float64), average, maximum).float()  # large terms may cancel
 
 
 def logit_maps(features: Tensor, average: Tensor, maximum: Tensor) -> Tensor:
-    """The same from feature maps (n, c, h, w) and weights (classes, c): an average belongs to all places alike,
-    a maximum to the place where it is; places that tie share it.
+    """The same from feature maps (n, c, h, w) and weights (classes, c).
+
+    An average belongs to all places alike; a maximum to the place where it is, and places that tie share it.
     """
     highest = features.amax((2, 3), keepdim=True)
     peaks = (features == highest).to(features.dtype)
     peaks = highest * peaks / peaks.sum((2, 3), keepdim=True)
     evenly = features / (features.shape[2] * features.shape[3])
     both, weights = torch.cat([evenly, peaks], dim=1), torch.cat([average, maximum], dim=1)
-    return nn.functional.conv2d(both, weights[:, :, None, None].to(features))
+    return F.conv2d(both, weights[:, :, None, None].to(features))
 
 
 def linear_parts(model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights of the averages (classes, c), of the maxima (classes, c), and bias (classes,), float64.
+    """Weights of the averages (classes, c), of the maxima (classes, c), and bias (classes,), float64 on the CPU.
 
-    The standardization is folded into them. Raises BadArgument for a head that is not linear on pooled maps.
+    The standardization is folded into them. Raises NotLinear for a head that is more than that.
     """
-    layers = list(model.modules())
-    pool = pool_of(model)
+    layers, pool = list(model.modules()), pool_of(model)
     head = [layer for layer in layers[layers.index(pool) + 1 :] if not isinstance(layer, PASSIVE)]
     both = isinstance(pool, AverageAndMaxPool)
-    kinds = [type(layer) for layer in head if not isinstance(layer, Standardize)]
-    if kinds != [nn.Linear] or not (both or pool.output_size in (1, (1, 1))):
-        raise BadArgument("The head is not linear on pooled maps, so that no map is exact. Grad-CAM works here.")
-    weight, bias = head[-1].weight.detach().double(), head[-1].bias.detach().double()
+    linear = [type(layer) for layer in head if not isinstance(layer, Standardize)] == [nn.Linear]
+    if not linear or not (both or pool.output_size in (1, (1, 1))):
+        raise NotLinear("The head is not one linear layer on averages and maxima, so no map is exact. Take grad_cam.")
+    weight, bias = (tensor.detach().cpu().double() for tensor in (head[-1].weight, head[-1].bias))
     if isinstance(head[0], Standardize):
-        weight = weight / head[0].std
-        bias = bias - weight @ head[0].mean.double()
+        mean, std = (tensor.cpu().double() for tensor in (head[0].mean, head[0].std))
+        weight, bias = weight / std, bias - weight @ (mean / std)
     average, maximum = weight.chunk(2, dim=1) if both else (weight, torch.zeros_like(weight))
     return average, maximum, bias
 
@@ -56,25 +80,74 @@ def pool_of(model: nn.Module) -> nn.Module:
     """The layer that pools the last feature maps; raises BadArgument for a network that has none."""
     pools = [layer for layer in model.modules() if isinstance(layer, AverageAndMaxPool | nn.AdaptiveAvgPool2d)]
     if not pools:
-        raise BadArgument("This network pools no feature maps, so that there is no place to point at.")
+        raise BadArgument("This network pools no feature maps, as a transformer does not: there is no place to show.")
     return pools[-1]
 
 
-@torch.no_grad()
-def feature_maps(model: nn.Module, images: Tensor) -> Tensor:
-    """The last feature maps (n, c, h, w) of images (n, 3, height, width), on the images' device."""
-    seen: list[Tensor] = []
-    handle = pool_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+# --------------------------------------------------------------------------------------- Grad-CAM
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, *, layer: nn.Module | None = None) -> Tensor:
+    """Where a layer's maps, by default the last ones, speak for a class of each image: (n, h, w), none below 0.
+
+    For any head, on a frozen base too; no gradient is left behind. Source: arXiv:1610.02391, section 3.
+    """
+    register = layer.register_forward_hook if layer else pool_of(model).register_forward_pre_hook
+    maps, logits = look_inside(model, images.clone(), register)  # a clone: no gradient knows what inference mode made
+    (gradient,) = torch.autograd.grad(logits[range(len(images)), classes.tolist()].sum(), maps)
+    return (gradient.mean((2, 3), keepdim=True) * maps).sum(1).relu().detach().to(images.device)
+
+
+def look_inside(model: nn.Module, images: Tensor, register: Callable) -> tuple[Tensor, Tensor]:
+    """The maps that a hook finds, and the logits that follow from them; the model is left as it was."""
+    device, seen = best_device(), []
+
+    def hook(_, inputs: tuple, output: Tensor | None = None) -> Tensor:
+        maps = inputs[0] if output is None else output
+        # Cut off from what comes before, which may be frozen. And a copy goes on: a ReLU may write over it.
+        seen.append(maps.detach().clone().requires_grad_(torch.is_grad_enabled()))
+        return seen[-1].clone()
+
+    handle = register(hook)
     try:
-        forward(model, images)
+        with placed(model, device):
+            logits = model.eval()(images.to(device))
     finally:
         handle.remove()
-    return seen[0].to(images.device)
+    return seen[-1], logits
 
 
-def forward(model: nn.Module, images: Tensor) -> Tensor:
-    """The logits of images, in eval mode, on the best device; the model is left as it was."""
-    device = best_device()
+# ---------------------------------------------------------------------------------- maps on trial
+
+
+def shuffled(images: Tensor) -> Tensor:
+    """Each image's own pixels, in a random order that is always the same."""
+    order = torch.randperm(images[0, 0].numel(), generator=torch.Generator().manual_seed(0))
+    return images.flatten(2)[..., order].view_as(images)
+
+
+FILLS = {
+    "mean colour": lambda images: images.mean((2, 3), keepdim=True),
+    "blurred": lambda images: F.interpolate(F.adaptive_avg_pool2d(images, 4), images.shape[-2:], mode="bilinear"),
+    "shuffled": shuffled,
+}
+
+
+@torch.inference_mode()
+def trial(model, images: Tensor, maps: Tensor, classes: Tensor, *, fill: str, insert=False, steps=6) -> Tensor:
+    """How probable a class of each image is while its places are deleted, the highest of `maps` (n, h, w) first.
+
+    Returns (n, steps + 1). `fill`, of FILLS: what stands where a place is missing. `insert` begins with none
+    of them and adds the highest first. Source: arXiv:1806.07421, section 4.3.
+    """
+    ranks = maps.flatten(1).argsort(1, descending=True).argsort(1).view_as(maps)[:, None]
+    filled, device, curve = FILLS[fill](images), best_device(), []
     with placed(model, device):
         model.eval()
-        return model(images.to(device))
+        for step in range(steps + 1):
+            chosen = F.interpolate((ranks < maps[0].numel() * step / steps).float(), size=images.shape[-2:]) > 0
+            answers = model(torch.where(chosen == insert, images, filled).to(device)).softmax(1).to(images.device)
+            curve.append(answers.gather(1, classes[:, None])[:, 0])
+    return torch.stack(curve, dim=1)

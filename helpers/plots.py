@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, groupby
 
 import numpy
+from matplotlib.colors import to_rgb as colour_numbers
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
@@ -221,11 +222,30 @@ def image_grid(
     return figure
 
 
-def as_pixels(image, box: int) -> numpy.ndarray:
-    """The image as (height, width, 3), so large that it just fits into a square of `box` pixels."""
+def overlay(image, places: Tensor) -> Image.Image:
+    """The image in grey, under what a map (h, w) says of each place: orange where it is above 0, blue where below.
+
+    Each place is a square of one colour: a smooth picture would pretend to know more than the map does.
+    """
+    grey = as_image(image).convert("L").convert("RGB")
+    shares = (places / places.abs().max().clamp_min(1e-12)).float().cpu().numpy()
+    shares = numpy.asarray(Image.fromarray(shares).resize(grey.size, Image.Resampling.NEAREST))[..., None]
+    colour = numpy.where(shares > 0, colour_numbers(ORANGE), colour_numbers(BLUE))
+    opaque = 0.8 * numpy.abs(shares)
+    mixed = numpy.asarray(grey) / 255 * (1 - opaque) + colour * opaque
+    return Image.fromarray((255 * mixed).round().astype(numpy.uint8))
+
+
+def as_image(image) -> Image.Image:
+    """A PIL image of any mode, or a tensor (channels, height, width) in [0, 1], as RGB."""
     if isinstance(image, Tensor):
         image = to_pil_image(image.cpu().float().clamp(0, 1) if image.is_floating_point() else image.cpu())
-    image = to_rgb(image)
+    return to_rgb(image)
+
+
+def as_pixels(image, box: int) -> numpy.ndarray:
+    """The image as (height, width, 3), so large that it just fits into a square of `box` pixels."""
+    image = as_image(image)
     scale = box / max(image.size)
     scale = int(scale) if scale >= 1 else scale  # a whole number of times, so that every pixel stays a sharp square
     size = [max(1, round(side * scale)) for side in image.size]

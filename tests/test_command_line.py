@@ -410,7 +410,7 @@ def test_a_disk_that_fills_while_the_model_is_written_is_one_line(images, tmp_pa
     ("arguments", "message"),
     [
         ((), "COMMAND"),
-        (("explain",), "compare"),
+        (("elucidate",), "compare"),
         (("train", "fine"), "scratch"),
         (("compare", "--colour"), "--colour"),
         (("compare", "--seed", "x"), "--seed"),
@@ -430,7 +430,9 @@ def test_wrong_arguments_are_one_line(arguments, message, capsys, tmp_path):
     assert message in refused(capsys, tmp_path, *arguments)
 
 
-@pytest.mark.parametrize("command", [(), ("compare",), ("train", "scratch"), ("predict",), ("audit",)], ids=str)
+@pytest.mark.parametrize(
+    "command", [(), ("compare",), ("train", "scratch"), ("predict",), ("explain",), ("audit",)], ids=str
+)
 def test_help_is_no_error(command, capsys):
     with pytest.raises(SystemExit) as ended:
         run(*command, "--help")

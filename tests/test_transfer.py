@@ -222,7 +222,7 @@ def test_an_image_is_computed_once_whatever_its_name_and_place(images, tmp_path,
 
 
 CHANGES = ["weights", "size", "draft", "views", "a view", "precision", "another layer", "its code", "its attributes"]
-CHANGES += ["threads"]  # more of them have smaller batches, which changes the last digits
+CHANGES += ["batch size"]  # which follows the number of threads, and changes the last digits
 
 
 @pytest.mark.parametrize("change", [*CHANGES, "torch", "torchvision", "Pillow"])
@@ -242,8 +242,8 @@ def test_whatever_changes_a_feature_is_computed_anew(images, tmp_path, change, m
         monkeypatch.setitem(transfer.VIEWS, "zoom", (20, False))
     elif change == "precision":
         options["precision"] = "bfloat16"
-    elif change == "threads":
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    elif change == "batch size":
+        monkeypatch.setattr(transfer, "batch_size", lambda device: 2)
     elif change == "another layer":
         base = nn.Sequential(base, nn.Unflatten(1, (3, 1)))
         base.register_parameter("scale", base[0].scale)

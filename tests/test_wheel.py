@@ -16,6 +16,7 @@ FILES = (
     "requirements.txt",
     "requirements-keras.txt",
     "requirements-export.txt",
+    "requirements-tests.txt",
     "requirements-timm.txt",
     "requirements-lite0.txt",
     "README.md",

@@ -4,8 +4,8 @@
 `restyle` in styles.py turns an image into a pencil drawing, night or an X-ray.
 """
 
-from .animal import SIZE, draw_animal
+from .animal import SIZE, draw_animal, find_head
 from .species import PRETRAINING
 from .styles import STYLES, restyle
 
-__all__ = ["PRETRAINING", "SIZE", "STYLES", "draw_animal", "restyle"]
+__all__ = ["PRETRAINING", "SIZE", "STYLES", "draw_animal", "find_head", "restyle"]

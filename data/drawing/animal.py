@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from .body import POSES, draw_body
 from .covers import COVERS
@@ -25,24 +25,38 @@ def draw_animal(species, seed, *, cover=(0.65, 0.2)):
     `seed`: a number or a tuple. `cover`: the chances of a first and a second thing in front of the animal.
     """
     dice = Dice(species, seed)
+    image, _ = draw_uncovered(species, dice)
+    for probability in cover:
+        if dice.chance(probability):
+            dice.choice(COVERS)(Pen(image), dice)
+    return add_light(image.resize((SIZE, SIZE), Image.Resampling.BOX), dice)
+
+
+def find_head(species, seed):
+    """Where the head is in the image that `draw_animal` draws with this seed: booleans (SIZE, SIZE)."""
+    image, headless = draw_uncovered(species, Dice(species, seed))
+    changed = ImageChops.difference(image, headless).convert("L").point(lambda level: 255 * (level > 0))
+    return np.asarray(changed.resize((SIZE, SIZE), Image.Resampling.BOX)) > 127
+
+
+def draw_uncovered(species, dice):
+    """The animal in its scene, with nothing in front of it yet, and the same without its head; both enlarged."""
     image = Image.new("RGB", (SIZE * SUPERSAMPLE,) * 2)
     scene = Pen(image)
     dice.choice(SCENES)(scene, dice)
     scatter_things(scene, dice)
-    draw_creature(image, dice, choose_look(SPECIES[species], dice))
-    for probability in cover:
-        if dice.chance(probability):
-            dice.choice(COVERS)(scene, dice)
-    return add_light(image.resize((SIZE, SIZE), Image.Resampling.BOX), dice)
+    return image, draw_creature(image, dice, choose_look(SPECIES[species], dice))
 
 
 def draw_creature(image, dice, look):
-    """Draw the animal in its pose."""
+    """Draw the animal in its pose; returns the image as it was before the head."""
     side, pose = image.width, POSES[look.pose]
     scale = dice.about(pose.size, 0.2) * side
     centre = (dice.between(0.3, 0.7) * side, dice.between(*pose.heights) * side)
     draw_body(Pen(image, centre=centre, scale=scale, angle=dice.between(-5, 5)), dice, look)
+    headless = image.copy()
     draw_head(Pen(image, centre=centre, scale=scale, angle=dice.between(-25, 25)), dice, look)
+    return headless
 
 
 def add_light(image, dice):
