@@ -27,10 +27,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers.auditing import audit
-from helpers.data import EvalTransform, Splits, load_image, load_splits, make_loaders
+from helpers.data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, Splits, load_image, load_splits, make_loaders
 from helpers.drawing import restyle
+from helpers.explaining import FILLS, evidence, grad_cam, trial
 from helpers.models import (
     VGG16,
+    AverageAndMaxPool,
     SmallCNN,
     freeze_base_layers,
     load_backbone,
@@ -59,30 +61,38 @@ def splits_of(seed: int) -> Splits:
 
 @cache
 def scratch_run(
-    seed: int, precision: str, *, count: int = 400, epochs: int = SAMPLE.scratch_epochs, augment=True, rate=RATES[1]
+    seed: int,
+    precision: str,
+    *,
+    count: int = 400,
+    size: int = SAMPLE.scratch_size,
+    epochs: int = SAMPLE.scratch_epochs,
+    augment: bool = True,
+    rate: float = RATES[1],
 ) -> tuple[History, float]:
     """Lesson 1's network, trained on so many images for as many steps as on all: history and test accuracy."""
     torch.manual_seed(seed)
     model, splits = SmallCNN(2), splits_of(seed)
     splits = replace(splits, train=draw_images(splits, count, seed=seed)) if count < len(splits.train) else splits
     passes = SAMPLE.scratch_passes * 400 // count
-    train, validation, test = make_loaders(splits, SAMPLE.scratch_size, passes=passes, augment=augment)
+    train, validation, test = make_loaders(splits, size, passes=passes, augment=augment)
     options = {**SCRATCH_RECIPE, "epochs": epochs, "learning_rate": rate, "precision": precision}
     history = fit(model, train, validation, seed=seed, **options, **QUIET)
     return history, evaluate(model, test, precision=precision).accuracy
 
 
 def augmentation(seed: int, precision: str) -> float:
-    """A hundred images and five epochs, as in lesson 1: with augmentation less without, which may choose its rate."""
-    run = partial(scratch_run, seed, precision, count=100, epochs=5)
+    """At 64 pixels and for eight epochs, as in lesson 1: with augmentation less without, which may choose its rate."""
+    run = partial(scratch_run, seed, precision, size=64, epochs=8)
     plain = [run(augment=False, rate=rate) for rate in RATES]
     return run()[1] - min(plain, key=lambda one: one[0].lowest_loss)[1]
 
 
 def learns(seed: int, precision: str) -> float:
-    """How far lesson 1's network is above 80 % in the end, or above 53 % by its third epoch, if that is less."""
+    """How far lesson 1's network is above 80 % in the end, or above 60 % by its third epoch, if that is less."""
     history, accuracy = scratch_run(seed, precision)
-    return min(accuracy - 0.8, max(row["train_accuracy"] for row in history.rows[:3]) - 0.53)
+    early = max(row[f"{part}_accuracy"] for row in history.rows[:3] for part in ("train", "validation"))
+    return min(accuracy - 0.8, early - 0.6)
 
 
 @cache
@@ -284,6 +294,116 @@ def learn_statistics(model: nn.Module, loader: DataLoader) -> None:
     head[0].learn(rows.mean(0), rows.var(0, correction=0))
 
 
+@cache
+def cut_network(seed: int, precision: str) -> nn.Module:
+    """Four blocks of the slim VGG16 and a head trained on them: lesson 7, section 5."""
+    torch.manual_seed(seed)
+    model = load_backbone("vgg16", SAMPLE.weights)
+    model.features = model.features[:23]
+    train_best_head(
+        freeze_base_layers(replace_head(model, 2)), task(None), {"seed": seed, "precision": precision, **QUIET}
+    )
+    return model
+
+
+def neighbours(seed: int, precision: str) -> float:
+    """How many more of five nearest neighbours are of an image's class than by pixels or a random network: lesson 7."""
+    (train, train_labels), (test, labels) = (task(None)[name].dataset.tensors for name in ("train", "test"))
+    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))[:100]
+    torch.manual_seed(seed)
+    networks = load_backbone("vgg16", SAMPLE.weights), VGG16(37, width=1 / 8, image_size=SAMPLE.transfer_size)
+    ways = [*(nn.Sequential(network.features, AverageAndMaxPool()) for network in networks)]
+    ways.append(nn.Sequential(nn.AdaptiveAvgPool2d(24), nn.Flatten()))
+    shares = []
+    for way in ways:
+        with torch.no_grad(), autocast(torch.device("cpu"), precision):
+            known, asked = (way(images).float() for images in (train, test[chosen]))
+        mean, std = known.mean(0), known.std(0) + 1e-6
+        near = torch.cdist((asked - mean) / std, (known - mean) / std).topk(5, largest=False).indices
+        shares.append((train_labels[near] == labels[chosen][:, None]).float().mean().item())
+    return shares[0] - max(shares[1:])
+
+
+@cache
+def deleted(seed: int, precision: str) -> dict[tuple[str, str], float]:
+    """The mean probability of the right class while places are deleted, by map and fill: lesson 7, section 7."""
+    images, labels = task(None)["test"].dataset.tensors
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:100]
+    images, labels, model = images[chosen], labels[chosen], cut_network(seed, precision)
+    maps = {"exact": evidence(model, images, labels), "Grad-CAM": grad_cam(model, images, labels)}
+    maps |= {"edges": edges(images)}
+    maps |= {"random": torch.rand(100, 12, 12, generator=torch.Generator().manual_seed(seed))}
+    with autocast(torch.device("cpu"), precision):
+        return {
+            (name, fill): trial(model, images, places, labels, fill=fill).mean().item()
+            for name, places in maps.items()
+            for fill in FILLS
+        }
+
+
+def on_trial(rivals: tuple[str, ...], seed: int, precision: str) -> float:
+    """The probability that a rival leaves less what the exact map leaves; the least over rivals and fills."""
+    left = deleted(seed, precision)
+    return min(left[name, fill] - left["exact", fill] for name in rivals for fill in FILLS)
+
+
+def edges(images: Tensor) -> Tensor:
+    """How much the brightness changes from pixel to pixel, at 12 × 12 places."""
+    grey = F.pad(images.mean(1, keepdim=True), (0, 1, 0, 1), mode="replicate")
+    change = (grey[..., :-1, 1:] - grey[..., :-1, :-1]).abs() + (grey[..., 1:, :-1] - grey[..., :-1, :-1]).abs()
+    return F.adaptive_avg_pool2d(change, 12)[:, 0]
+
+
+def scrambled(seed: int, precision: str) -> float:
+    """0.5 less the rank correlation of maps before and after the convolutions became random: of both, the worse."""
+    images, labels = (tensor[::3] for tensor in task(None)["test"].dataset.tensors)
+    model = cut_network(seed, precision)
+    torch.manual_seed(seed)
+    other, random = copy.deepcopy(model), VGG16(37, width=1 / 8, image_size=SAMPLE.transfer_size)
+    other.features.load_state_dict(random.features[:23].state_dict())
+    found = []
+    for explain in (evidence, grad_cam):
+        with autocast(torch.device("cpu"), precision):
+            both = [explain(network, images, labels).flatten(1).float() for network in (model, other)]
+        ranks = [one.argsort(1).argsort(1).float() for one in both]
+        first, second = (rank - rank.mean(1, keepdim=True) for rank in ranks)
+        found.append(F.cosine_similarity(first, second).mean().item())
+    return 0.5 - max(found)
+
+
+@cache
+def shortcut(seed: int, precision: str) -> dict[str, float]:
+    """What a corner that gives the class away does to two networks: lesson 7, section 9."""
+    plain = {name: loader.dataset.tensors for name, loader in task(None).items()}
+    loaders = {
+        name: DataLoader(TensorDataset(plant(images, labels), labels), 16, shuffle=name == "train")
+        for name, (images, labels) in plain.items()
+    }
+    torch.manual_seed(seed)
+    scratch, options = SmallCNN(2, channels=(16, 32, 64)), {"seed": seed, "precision": precision, **QUIET}
+    fit(scratch, loaders["train"], loaders["validation"], epochs=6, learning_rate=3e-3, **options)
+    frozen = copy.deepcopy(cut_network(seed, precision))
+    train_best_head(frozen, loaders, options)
+    images, labels = plain["test"]
+    exchanged = DataLoader(TensorDataset(plant(images, 1 - labels), labels), 50)
+    tests, networks = {"planted": loaders["test"], "exchanged": exchanged}, {"scratch": scratch, "frozen": frozen}
+    found = {}
+    for name, network in networks.items():
+        right = [evaluate(network, test, precision=precision).accuracy for test in tests.values()]
+        maps = evidence(network, loaders["test"].dataset.tensors[0][::3], labels[::3]).clamp_min(0)
+        found |= {f"{name} falls": right[0] - right[1]}
+        found |= {f"{name} in the corner": (maps[:, :2, :2].sum((1, 2)) / maps.sum((1, 2))).mean().item()}
+    return found
+
+
+def plant(images: Tensor, inked_as: Tensor) -> Tensor:
+    """A square in the corner of each image: red for class 0, blue for class 1."""
+    inks = (torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.2, 0.8]]) - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    planted = images.clone()
+    planted[:, :, 3:13, 3:13] = inks[inked_as][:, :, None, None]
+    return planted
+
+
 @dataclass(frozen=True)
 class Claim:
     """A sentence of a lesson, and the measurement (seed, precision) that must be above zero."""
@@ -302,12 +422,10 @@ CLAIMS = {
     ),
     "learns": Claim(
         1,
-        "With each of twenty seeds the network learns: off chance by the third epoch, more than 80 % right in the end.",
+        "The network learns: more than 60 % right by the third epoch, more than 80 % in the end.",
         learns,
     ),
-    "augmentation": Claim(
-        1, "With a hundred images, augmentation makes the network from scratch more accurate.", augmentation
-    ),
+    "augmentation": Claim(1, "At 64 pixels, augmentation makes the network from scratch more accurate.", augmentation),
     "forty against a hundred": Claim(
         2, "Forty images transferred do better than a hundred from scratch.", few_against_more
     ),
@@ -333,6 +451,37 @@ CLAIMS = {
         lambda seed, precision: min(spoiled_collection(seed, precision)[kind] for kind in ("pixels", "features")),
     ),
     "frameworks": Claim(6, "With one recipe PyTorch and Keras differ by less than two points.", frameworks),
+    "neighbours": Claim(
+        7,
+        "By the pretrained network more of an image's neighbours are of its class than by pixels or a random network.",
+        neighbours,
+    ),
+    "beats chance": Claim(
+        7,
+        "Whatever fills the gaps, deletion by the exact map takes the answer away sooner than deletion at random.",
+        partial(on_trial, ("random",)),
+    ),
+    "beats edges": Claim(
+        7,
+        "It takes it away sooner than deletion by edges or by Grad-CAM, too.",
+        partial(on_trial, ("edges", "Grad-CAM")),
+    ),
+    "sanity": Claim(7, "With random weights the exact map and Grad-CAM are others.", scrambled),
+    "shortcut": Claim(
+        7,
+        "When the corners are exchanged, the network from scratch loses half of its right answers or more.",
+        lambda seed, precision: shortcut(seed, precision)["scratch falls"] - 0.5,
+    ),
+    "no shortcut": Claim(
+        7,
+        "The frozen base loses less than two points.",
+        lambda seed, precision: 0.02 - shortcut(seed, precision)["frozen falls"],
+    ),
+    "betrayed": Claim(
+        7,
+        "A quarter or more of the evidence lies in the corner, ten times as much as by chance.",
+        lambda seed, precision: shortcut(seed, precision)["scratch in the corner"] - 0.25,
+    ),
 }
 
 

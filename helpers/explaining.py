@@ -41,14 +41,12 @@ def exact_map(model: nn.Module, images: Tensor) -> Tensor:
     average, maximum, _ = linear_parts(model)
     with torch.no_grad():
         features, _ = look_inside(model, images, pool_of(model).register_forward_pre_hook)
-    return logit_maps(features.to(images.device, torch.float64), average, maximum).float()  # large terms may cancel
+    maps = logit_maps(features.cpu().double(), average, maximum)  # exact: large terms may cancel
+    return maps.float().to(images.device)
 
 
 def logit_maps(features: Tensor, average: Tensor, maximum: Tensor) -> Tensor:
-    """The same from feature maps (n, c, h, w) and weights (classes, c).
-
-    An average belongs to all places alike; a maximum to the place where it is, and places that tie share it.
-    """
+    """The same from feature maps (n, c, h, w) and weights (classes, c); places that tie share their maximum."""
     highest = features.amax((2, 3), keepdim=True)
     peaks = (features == highest).to(features.dtype)
     peaks = highest * peaks / peaks.sum((2, 3), keepdim=True)
@@ -65,8 +63,8 @@ def linear_parts(model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     layers, pool = list(model.modules()), pool_of(model)
     head = [layer for layer in layers[layers.index(pool) + 1 :] if not isinstance(layer, PASSIVE)]
     both = isinstance(pool, AverageAndMaxPool)
-    linear = [type(layer) for layer in head if not isinstance(layer, Standardize)] == [nn.Linear]
-    if not linear or not (both or pool.output_size in (1, (1, 1))):
+    kinds = [type(layer) for layer in head if not isinstance(layer, Standardize)]
+    if kinds != [nn.Linear] or not (both or pool.output_size in (1, (1, 1))):
         raise NotLinear("The head is not one linear layer on averages and maxima, so no map is exact. Take grad_cam.")
     weight, bias = (tensor.detach().cpu().double() for tensor in (head[-1].weight, head[-1].bias))
     if isinstance(head[0], Standardize):

@@ -22,6 +22,7 @@ FLOORS = {
     "04_fine_tuning": 18,
     "05_know_your_pictures": 21,
     "06_the_same_in_keras": 16,
+    "07_inside_the_network": 14,
 }
 
 MOST_BYTES = 1_000_000
