@@ -19,7 +19,7 @@ from .data import Splits, list_files, load_image, load_splits
 from .downloads import write_whole
 from .evaluating import as_text
 from .explaining import evidence, pool_of
-from .exporting import check_packages, export, write_page
+from .exporting import check_packages, export, page_files, write_page
 from .models import BACKBONES
 from .plots import Plot, image_grid, label, learning_curves, overlay
 from .runs import (
@@ -275,8 +275,10 @@ def exported(options: argparse.Namespace) -> bytes:
 
 def page_command(options: argparse.Namespace) -> None:
     """Write a web page with a run in it."""
+    check_packages()
     check_writable(options.out.absolute().parent)
-    write_page(options.out, exported(options))
+    files = page_files(options.out)  # before the long work
+    write_page(options.out, files, exported(options))
     print(f"written: {options.out}; to see it: python -m http.server --bind 127.0.0.1 --directory {options.out}")
 
 

@@ -169,7 +169,10 @@ def compare_with_torch(content: bytes, run: Run, paths: list[Path]) -> str:
         answers = list(ask(run.model, run.about, paths, strangeness=run.strangeness))
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     middle, worst = time.perf_counter(), 0.0
-    for path, (expected, score) in tqdm(answers, desc="comparing", unit=" images", delay=2):
+    for path, answer in tqdm(answers, desc="comparing", unit=" images", delay=2):
+        if isinstance(answer, CourseError):  # the file changed meanwhile
+            raise answer
+        expected, score = answer
         given, *more = session.run(None, {"images": numpy.asarray(load_image(path, at_least=size))[None]})
         difference = abs(given[0] - expected.numpy()).max()
         if run.strangeness:
@@ -193,13 +196,18 @@ def compare_with_torch(content: bytes, run: Run, paths: list[Path]) -> str:
 # --------------------------------------------------------------------------------- the web page
 
 
-def write_page(folder: Path, content: bytes) -> None:
-    """Write the web page into a folder, whole or not at all; it takes the place of an earlier one."""
-    import onnx
-
+def page_files(folder: Path) -> dict[str, Path]:
+    """What a page is made of, by name, but for its run; raises BadArgument if the folder for it has other files."""
     files = {file.name: file for file in PAGE.iterdir()} | {name: runtime_file(name) for name in RUNTIME_FILES}
     if folder.exists() and not {file.name for file in folder.iterdir()} <= {*files, "model.onnx", "about.json"}:
         raise BadArgument(f"{folder} holds other files too. Choose a new folder for the page.")
+    return files
+
+
+def write_page(folder: Path, files: dict[str, Path], content: bytes) -> None:
+    """Write a page with the ONNX file's content in it, whole or not at all; it takes the place of an earlier one."""
+    import onnx
+
     about = {one.key: json.loads(one.value) for one in onnx.load_from_string(content).metadata_props}
     try:
         with TemporaryDirectory(prefix=".", dir=folder.absolute().parent) as place:

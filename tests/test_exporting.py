@@ -283,9 +283,9 @@ def archives(tmp_path, monkeypatch):
 
 def test_the_page_is_a_folder_that_can_be_made_anew(archives, tmp_path, capsys):
     page = tmp_path / "page"
-    exporting.write_page(page, an_onnx_file())
+    exporting.write_page(page, exporting.page_files(page), an_onnx_file())
     (page / "page.js").write_text("of an older version")
-    exporting.write_page(page, an_onnx_file())
+    exporting.write_page(page, exporting.page_files(page), an_onnx_file())
     own = {"index.html", "page.css", "page.js", "model.onnx", "about.json", "a.mjs", "b.wasm"}
     assert {file.name for file in page.iterdir()} == own
     assert (page / "page.js").read_text(encoding="utf-8").startswith("// Names an image")
@@ -298,7 +298,7 @@ def test_the_page_takes_no_others_place(archives, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     with pytest.raises(CourseError, match="other files"):
-        exporting.write_page(tmp_path / "thesis", an_onnx_file())
+        exporting.page_files(tmp_path / "thesis")
     assert [file.name for file in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
 
 
@@ -308,7 +308,7 @@ def test_without_a_network_one_line_says_which_files_are_needed(archives, tmp_pa
     monkeypatch.setattr(exporting, "DOWNLOADS", tmp_path / "downloads")
     monkeypatch.setattr(downloads, "PATIENCE", downloads.Patience(first_wait=0.01, tries=1))
     with pytest.raises(CourseError, match=r"a\.mjs and b\.wasm .*onnxruntime-web@.* COURSE_ARCHIVES") as caught:
-        exporting.write_page(tmp_path / "page", an_onnx_file())
+        exporting.page_files(tmp_path / "page")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "page").exists()
 
