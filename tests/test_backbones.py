@@ -174,7 +174,7 @@ def test_mean_and_deviation_are_stored_in_the_run_and_used_by_predict(trained):
     tensor = (torch.from_numpy(numpy.array(pixels)).permute(2, 0, 1)[None] / 255 - 0.5) / 0.5
     with torch.inference_mode():
         answers = [model.eval()(batch).softmax(1) for batch in (tensor, tensor.flip(-1))]
-    _, probability = runs.predict(model, about, trained.image)
+    _, probability = runs.predict(model, {**about, "temperature": 1.0}, trained.image)
     assert probability == pytest.approx(sum(answers).max().item() / 2, abs=0.01)  # Pillow rounds on its way
 
 
