@@ -41,15 +41,14 @@ def exact_map(model: nn.Module, images: Tensor) -> Tensor:
     average, maximum, _ = linear_parts(model)
     with torch.no_grad():
         features, _ = look_inside(model, images, pool_of(model).register_forward_pre_hook)
-    maps = logit_maps(features.cpu().double(), average, maximum)  # exact: large terms may cancel
-    return maps.float().to(images.device)
+    return logit_maps(features.cpu().double(), average, maximum).float().to(images.device)  # large terms may cancel
 
 
 def logit_maps(features: Tensor, average: Tensor, maximum: Tensor) -> Tensor:
     """The same from feature maps (n, c, h, w) and weights (classes, c); places that tie share their maximum."""
     highest = features.amax((2, 3), keepdim=True)
-    peaks = (features == highest).to(features.dtype)
-    peaks = highest * peaks / peaks.sum((2, 3), keepdim=True)
+    shares = (features == highest).to(features.dtype)
+    peaks = highest * shares / shares.sum((2, 3), keepdim=True)
     evenly = features / (features.shape[2] * features.shape[3])
     both, weights = torch.cat([evenly, peaks], dim=1), torch.cat([average, maximum], dim=1)
     return F.conv2d(both, weights[:, :, None, None].to(features))
@@ -105,7 +104,7 @@ def look_inside(model: nn.Module, images: Tensor, register: Callable) -> tuple[T
     def hook(_, inputs: tuple, output: Tensor | None = None) -> Tensor:
         maps = inputs[0] if output is None else output
         # Cut off from what comes before, which may be frozen. And a copy goes on: a ReLU may write over it.
-        seen.append(maps.detach().clone().requires_grad_(torch.is_grad_enabled()))
+        seen.append(maps.detach().requires_grad_(torch.is_grad_enabled()))
         return seen[-1].clone()
 
     handle = register(hook)

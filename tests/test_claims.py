@@ -26,7 +26,7 @@ def test_every_lesson_says_its_claims_word_by_word(lesson):
 
 MEASURED = json.loads((ROOT / "results" / "claims.json").read_text(encoding="utf-8"))["claims"]
 # Not measured in both precisions yet: python -m benchmarks.claims --only NAME. Take a name out when it is.
-NOT_YET = ("beats chance", "beats edges")
+NOT_YET = ()
 
 
 @pytest.mark.parametrize("name", CLAIMS)

@@ -162,6 +162,24 @@ def test_grad_cam_is_torchcams(kind, layer, images):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
+def test_a_relu_in_place_behind_the_layer_writes_over_nothing(images):
+    model, classes = with_own_classifier(), torch.tensor([3, 0, 36, 20])
+    careful = copy.deepcopy(model)
+    for layer in careful.modules():
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False
+    found = explaining.grad_cam(model, images, classes, layer=model.features[28])
+    assert found.max() > 0
+    torch.testing.assert_close(found, explaining.grad_cam(careful, images, classes, layer=careful.features[28]))
+
+
+def test_images_made_in_inference_mode_may_be_explained_by_a_network_that_learns(images):
+    model, classes = fine_tuned(images), torch.tensor([0, 1, 2, 0])
+    with torch.inference_mode():
+        made = images.clone()
+    torch.testing.assert_close(explaining.grad_cam(model, made, classes), explaining.grad_cam(model, images, classes))
+
+
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("explain", [explaining.evidence, explaining.grad_cam])
 def test_the_model_is_left_as_it_was(explain, around, images):
