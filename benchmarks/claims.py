@@ -35,6 +35,7 @@ from helpers.models import (
     AverageAndMaxPool,
     SmallCNN,
     freeze_base_layers,
+    initialize,
     load_backbone,
     replace_head,
     split_model,
@@ -47,6 +48,7 @@ from helpers.training import History, autocast, evaluate, fit, learning_rates_by
 
 from .curve import draw_images
 from .pages import RESULTS, write_table
+from .worth import features_of, one_draw
 
 SAMPLE = SETTINGS["sample"]
 QUIET = {"report": lambda line: None}
@@ -101,6 +103,22 @@ def few_images(count: int, seed: int, precision: str) -> float:
     few = replace(splits_of(seed), train=draw_images(splits_of(seed), count, seed=seed))
     setting = replace(SAMPLE, transfer_epochs=10 * SAMPLE.transfer_epochs, precision=precision)
     return train_transfer(few, setting, seed=seed, **QUIET).summary["test_accuracy"]
+
+
+def ten_against_the_twin(seed: int, precision: str) -> float:
+    """Ten images with the pretrained base less all five hundred with its untrained twin: lesson 8, section 4."""
+    splits, accuracies = splits_of(0), []
+    images = splits.train + splits.validation + splits.test
+    for count, pretrained in ((10, True), (500, False)):
+        network = load_backbone("vgg16", SAMPLE.weights)
+        if not pretrained:
+            torch.manual_seed(seed)
+            network.apply(initialize)
+        base, _ = split_model(freeze_base_layers(replace_head(network, 2)))
+        stored = features_of(base, SAMPLE, images, splits.digests, precision=precision)
+        rows = torch.stack([stored[range(800 * view, 800 * (view + 1))][0] for view in (0, 1)]).mean(0)
+        accuracies.append(one_draw(rows, stored.labels, 500, count, 2, seed))
+    return accuracies[0] - accuracies[1]
 
 
 def few_against_more(seed: int, precision: str) -> float:
@@ -496,6 +514,11 @@ CLAIMS = {
         7,
         "A quarter or more of the evidence lies in the corner, ten times as much as by chance.",
         lambda seed, precision: shortcut(seed, precision)["scratch in the corner"] - 0.25,
+    ),
+    "pretraining": Claim(
+        8,
+        "Ten images with the pretrained base beat all five hundred with its untrained twin.",
+        ten_against_the_twin,
     ),
 }
 

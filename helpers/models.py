@@ -382,9 +382,8 @@ def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
     elif places:  # its classifier begins with the pooling
         head = nn.Sequential(AverageAndMaxPool(), *head)
     elif isinstance(before, nn.Sequential):  # its code pools, which changes nothing if there is only one place
-        before.extend(
-            [nn.ReLU(), AverageAndMaxPool(keepdim=True)]
-        )  # DenseNet's code has this ReLU, the others one before
+        # The ReLU is what DenseNet's code has behind it; the maps of the others are never below 0.
+        before.extend([nn.ReLU(), AverageAndMaxPool(keepdim=True)])
     else:
         head = linear_head(features, num_classes)
     setattr(model, name, head)

@@ -50,6 +50,7 @@ from .models import (
     freeze_base_layers,
     load_backbone,
     load_weights,
+    pretrained_classes,
     split_model,
     vgg16_shape,
 )
@@ -158,6 +159,12 @@ def about_transfer(splits: Splits, setting: Setting, recipe: TransferRecipe | No
     about = about_scratch(splits, setting, seed=seed) | {"network": setting.backbone, "weights": short(setting.weights)}
     about |= {"image_size": setting.transfer_size, "mean": list(recipe.mean), "std": list(recipe.std)}
     return about | {"head": recipe.head, "test_views": list(recipe.test_views)}
+
+
+def about_pretrained(setting: Setting) -> dict:
+    """What `predict` has to know to let a pretrained network, as it is, name an image by the classes it has learned."""
+    recipe, classes = TRANSFER_RECIPES[setting.backbone], pretrained_classes(setting.backbone, setting.weights)
+    return {"classes": classes, "image_size": setting.transfer_size, "mean": recipe.mean, "std": recipe.std}
 
 
 def train(

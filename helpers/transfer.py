@@ -103,6 +103,45 @@ def standardize(head: nn.Module, features: "Features") -> None:
             layer.learn(*features.mean_and_variance())
 
 
+# ------------------------------------------------------------------------- a head for few images
+
+PENALTIES = torch.logspace(-4, 2, 13, dtype=torch.float64)
+
+
+def ridge_head(
+    features: Tensor, labels: Tensor, *, kinds: int = 2, penalties: Tensor = PENALTIES
+) -> tuple[nn.Linear, float]:
+    """A linear layer for features (images, numbers), and its penalty: ridge regression, solved exactly.
+
+    The penalty is the one of `penalties` with the smallest leave-one-out error. `kinds`: how many parts of equal
+    length, such as averages and maxima, have a standard deviation in common: few images can't tell each feature's.
+    """
+    x, y = features.double(), F.one_hot(labels).double()
+    mean, center = x.mean(0), y.mean(0)
+    deviation = (x - mean).unflatten(1, (kinds, -1)).square().mean((0, 2)).sqrt().clamp_min(1e-12)
+    scale = (deviation * x.shape[1] ** 0.5).repeat_interleave(x.shape[1] // kinds)
+    rows = (x - mean) / scale
+    energies, directions = torch.linalg.eigh(rows @ rows.T)
+    losses = [leave_one_out(energies, directions, y - center, penalty) for penalty in penalties]
+    penalty = penalties[len(losses) - 1 - int(torch.stack(losses).flip(0).argmin())]  # of equal ones the strongest
+    inner = directions / (energies.clamp_min(0) + penalty * len(x)) @ directions.T
+    weight = (rows.T @ inner @ (y - center)) / scale[:, None]
+    head = nn.Linear(*weight.shape)
+    head.load_state_dict({"weight": weight.T, "bias": center - mean @ weight})
+    return head, penalty.item()
+
+
+def leave_one_out(energies: Tensor, directions: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
+    """The mean squared error on each image by a ridge regression on all others: without a second fit, exactly.
+
+    From the eigenvalues and eigenvectors of the images' products (PRESS, Allen 1974); the mean is fitted too.
+    """
+    shares = energies.clamp_min(0) / (energies.clamp_min(0) + penalty * len(y))
+    errors = y - directions * shares @ (directions.T @ y)
+    own_weight = directions.square() @ shares + 1 / len(y)
+    return (errors / (1 - own_weight)[:, None]).square().mean()
+
+
 # ---------------------------------------------------------------------------------- the features
 
 

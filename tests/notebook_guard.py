@@ -23,6 +23,7 @@ FLOORS = {
     "05_know_your_pictures": 21,
     "06_the_same_in_keras": 16,
     "07_inside_the_network": 14,
+    "08_what_transfer_is_worth": 14,
 }
 
 MOST_BYTES = 1_000_000

@@ -163,8 +163,9 @@ def trained(timm, tmp_path, monkeypatch):
     folder = draw_classes(tmp_path / "images")
     setting = choose_setting(str(folder), backbone="timm:test_resnet", weights="random")
     setting = replace(setting, transfer_size=32)
-    run = runs.train_transfer(load_splits(setting), setting, folder=tmp_path / "run", report=lambda line: None)
-    return SimpleNamespace(run=run, folder=tmp_path / "run", image=folder / "ants" / "0.png")
+    splits = load_splits(setting)
+    run = runs.train_transfer(splits, setting, folder=tmp_path / "run", report=lambda line: None)
+    return SimpleNamespace(run=run, splits=splits, folder=tmp_path / "run", image=folder / "ants" / "0.png")
 
 
 def test_mean_and_deviation_are_stored_in_the_run_and_used_by_predict(trained):
@@ -176,6 +177,17 @@ def test_mean_and_deviation_are_stored_in_the_run_and_used_by_predict(trained):
         answers = [model.eval()(batch).softmax(1) for batch in (tensor, tensor.flip(-1))]
     _, probability = runs.predict(model, {**about, "temperature": 1.0}, trained.image)
     assert probability == pytest.approx(sum(answers).max().item() / 2, abs=0.01)  # Pillow rounds on its way
+
+
+def test_the_head_learns_from_images_that_are_normalised_so(trained):
+    """The mean that the head subtracts is that of the base's features of such images, in both views."""
+    base, head = models.split_model(trained.run.model.eval())
+    images = [Image.open(path).resize((32, 32), Image.Resampling.BILINEAR) for path, _ in trained.splits.train]
+    batch = torch.stack([torch.from_numpy(numpy.array(image)).permute(2, 0, 1) for image in images])
+    batch = (batch / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        features = torch.cat([base(batch), base(batch.flip(-1))])
+    torch.testing.assert_close(head[0].mean, features.mean(0), atol=0.02, rtol=0.02)  # Pillow rounds; bfloat16 too
 
 
 def test_a_run_of_an_older_version_keeps_imagenets(trained):
