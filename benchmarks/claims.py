@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from helpers.auditing import audit
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, Splits, load_image, load_splits, make_loaders
-from helpers.drawing import find_head, restyle
+from helpers.drawing import draw_animal, find_head, restyle
 from helpers.explaining import FILLS, evidence, grad_cam, trial
 from helpers.models import (
     VGG16,
@@ -41,7 +41,7 @@ from helpers.models import (
     split_model,
     unfreeze,
 )
-from helpers.runs import SCRATCH_RECIPE, train_transfer, write_json
+from helpers.runs import SCRATCH_RECIPE, evaluate_run, train_transfer, write_json
 from helpers.settings import SETTINGS, choose_precision, environment
 from helpers.spoiling import spoil
 from helpers.training import History, autocast, evaluate, fit, learning_rates_by_block
@@ -436,6 +436,30 @@ def plant(images: Tensor, inked_as: Tensor) -> Tensor:
     return planted
 
 
+@cache
+def unequal(seed: int, precision: str) -> dict[str, float]:
+    """What drawing each class equally often does to the recalls: with it less without, on a balanced set."""
+    with TemporaryDirectory() as place:
+        folders = {"mine": {"cat": 300, "fox": 120, "dog": 30}, "later": {"cat": 80, "fox": 80, "dog": 80}}
+        settings = {}
+        for name, counts in folders.items():
+            draw_folder(Path(place, name), counts, seed=(name, "unequal", seed))
+            setting = replace(SAMPLE, name=str(Path(place, name)), transfer_epochs=30, precision=precision)
+            settings[name] = setting, load_splits(setting, seed=seed)
+        (setting, splits), (_, later) = settings.values()
+        runs = [train_transfer(splits, setting, seed=seed, balanced=way, **QUIET) for way in (False, True)]
+        plain, balanced = (evaluate_run(run, later)["classes"] for run in runs)
+    return {name: balanced[name]["recall"] - plain[name]["recall"] for name in plain}
+
+
+def draw_folder(folder: Path, counts: dict[str, int], *, seed: tuple) -> None:
+    """So many drawings of each animal, as files in class folders."""
+    for animal, count in counts.items():
+        (folder / animal).mkdir(parents=True)
+        for i in range(count):
+            draw_animal(animal, (*seed, i)).save(folder / animal / f"{i:03d}.png")
+
+
 @dataclass(frozen=True)
 class Claim:
     """A sentence of a lesson, and the measurement (seed, precision) that must be above zero."""
@@ -519,6 +543,16 @@ CLAIMS = {
         8,
         "Ten images with the pretrained base beat all five hundred with its untrained twin.",
         ten_against_the_twin,
+    ),
+    "rare class": Claim(
+        9,
+        "Drawn equally often, the rare class is found more often.",
+        lambda seed, precision: unequal(seed, precision)["dog"],
+    ),
+    "common class": Claim(
+        9,
+        "The most common class is found less often.",
+        lambda seed, precision: -unequal(seed, precision)["cat"],
     ),
 }
 

@@ -24,6 +24,7 @@ FLOORS = {
     "06_the_same_in_keras": 16,
     "07_inside_the_network": 14,
     "08_what_transfer_is_worth": 14,
+    "09_your_own_images": 17,
 }
 
 MOST_BYTES = 1_000_000
