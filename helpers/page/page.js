@@ -9,27 +9,46 @@ let about, ort, session, newest = 0;
 
 // ------------------------------------------------------------------------------------------- from a file to pixels
 
-/** The image in a file as {rgb, width, height, canvas}: upright, white where it is transparent, its profile ignored. */
+const AS_STORED = {colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image"};
+
+/** The image in a file as {rgb, width, height}: upright, white where it is transparent, its colour profile ignored. */
 async function decode(file) {
   const begin = new Uint8Array(await file.slice(0, 2).arrayBuffer());
-  const bitmap = await createImageBitmap(file, {
-    colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image",
-  });
+  const whole = await createImageBitmap(file, AS_STORED);
+  const isJpeg = begin[0] === 0xff && begin[1] === 0xd8;
+  const factor = isJpeg ? draft(whole, Math.round(1.3 * about.image_size)) : 1;
+  const small = factor > 1 ? await decodeSmaller(file, whole, factor).catch(() => null) : null;
   try {
-    const isJpeg = begin[0] === 0xff && begin[1] === 0xd8;
-    return read(bitmap, isJpeg ? draft(bitmap, Math.round(1.3 * about.image_size)) : 1);
+    return small ? read(small, 1) : read(whole, factor);
   } finally {
-    bitmap.close();
+    whole.close();
+    small?.close();
   }
 }
 
-/** By how much a JPEG is reduced while it is read, so that its sides keep at least so many pixels, as Pillow does. */
+/** A JPEG read at a fraction of its size, by the same arithmetic as Pillow's; null in browsers that can't do this. */
+async function decodeSmaller(file, whole, factor) {
+  if (!globalThis.ImageDecoder) return null;
+  const [width, height] = [whole.width, whole.height].map((side) => Math.ceil(side / factor));
+  const decoder = new ImageDecoder({
+    data: await file.arrayBuffer(), type: "image/jpeg", colorSpaceConversion: "none",
+    desiredWidth: width, desiredHeight: height,
+  });
+  const {image} = await decoder.decode();
+  const bitmap = await createImageBitmap(image, AS_STORED);
+  image.close();
+  decoder.close();
+  return bitmap.width === width && bitmap.height === height ? bitmap : null;
+}
+
+/** By how much a JPEG is reduced while it is read, so that its sides keep at least so many pixels, as Pillow does it. */
 function draft(bitmap, atLeast) {
   const most = Math.min(Math.floor(bitmap.width / atLeast), Math.floor(bitmap.height / atLeast));
   return [8, 4, 2].find((factor) => most >= factor) ?? 1;
 }
 
-/** The pixels of a bitmap, each the mean of factor × factor of its own; read in strips, to need little memory. */
+/** The pixels of a bitmap, each the mean of factor × factor of its own, which is near what Pillow makes of them.
+ *  They are read in strips, to need little memory. */
 function read(bitmap, factor) {
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.ceil(side / factor));
   if (width * height > MOST_PIXELS) {
@@ -146,7 +165,7 @@ function show(fileName, image, {probabilities, refused, map}) {
 function row(className, value) {
   const line = document.createElement("tr"), head = document.createElement("th"), cell = document.createElement("td");
   const bar = document.createElement("meter");
-  [head.scope, head.textContent, bar.value, bar.ariaLabel] = ["row", className, value, className];
+  [head.scope, head.textContent, bar.value, bar.ariaHidden] = ["row", className, value, "true"];
   Object.assign(line.dataset, {name: className, probability: value});
   cell.append(bar, percent(value));
   line.append(head, cell);
