@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .auditing import audit
 from .data import Splits, list_files, load_image, load_splits
+from .distributed import agree, group, rank, world
 from .downloads import write_whole
 from .evaluating import as_text
 from .explaining import evidence, pool_of
@@ -23,7 +24,9 @@ from .exporting import check_packages, export, page_files, write_page
 from .models import BACKBONES
 from .plots import Plot, image_grid, label, learning_curves, overlay
 from .runs import (
+    CHECKPOINT_FILE,
     RECIPES,
+    RUN_FILE,
     Answer,
     Run,
     check_writable,
@@ -31,6 +34,7 @@ from .runs import (
     comparison_table,
     evaluate_run,
     load_model,
+    load_run,
     predict_all,
     read_run,
     transform_of,
@@ -44,10 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if hasattr(sys.stdout, "reconfigure"):  # a file's name may hold letters that the terminal can't show
             sys.stdout.reconfigure(errors="backslashreplace")
-        options = parser().parse_args(arguments)
-        status = options.command(options) or 0
-        print(end="", flush=True)  # here, where a broken pipe is understood
-        return status
+        with group():
+            options = parser().parse_args(arguments)
+            status = options.command(options) or 0
+            print(end="", flush=True)  # here, where a broken pipe is understood
+            return status
     except BrokenPipeError:  # who read the output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -66,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def complain(error: Exception, *, status: int) -> int:
     """Say what went wrong, on one line of standard error."""
-    print(f"error: {printable(first_line(error))}.", file=sys.stderr)
+    # In one piece: torchrun, which started this process and others, may write at the same time.
+    print(f"error: {printable(first_line(error))}.\n", end="", file=sys.stderr)
     return status
 
 
@@ -83,8 +89,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     both = commands.add_parser("compare", help="train a CNN from scratch and a pretrained network, side by side")
     both.set_defaults(command=compare_command)
-    one = commands.add_parser("train", help="train one of the two")
+    one = commands.add_parser("train", help="train one of the two, or fine-tune the pretrained one")
     one.add_argument("recipe", choices=RECIPES)
+    one.add_argument("--resume", action="store_true", help="go on from the last whole epoch of a run that was killed")
     one.add_argument("--balanced", action="store_true", help="learn from each class equally often (transfer only)")
     one.set_defaults(command=train_command)
     for command in (both, one):
@@ -133,9 +140,7 @@ def add_training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
     command.add_argument("--precision", choices=PRECISIONS, default="fast", help="default: the device's fastest")
     command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
-    command.add_argument(
-        "--out", metavar="DIR", type=a_path, help="default: runs/compare, runs/scratch or runs/transfer"
-    )
+    command.add_argument("--out", metavar="DIR", type=a_path, help="default: runs/compare, or runs/ and the recipe")
 
 
 def a_path(text: str) -> Path:
@@ -155,7 +160,11 @@ def prepare(options: argparse.Namespace, default: str):
     chosen = {name: getattr(options, name) for name in ("backbone", "weights", "precision")}
     setting = choose_setting(options.data, **chosen)
     print(setting)
+    agree(settings=f"{setting}, {vars(options) | {'command': None}}", threads=torch.get_num_threads())
     splits = load_splits(setting, seed=options.seed)
+    agree(images=splits.digest)
+    if world() > len(splits.train):
+        raise BadArgument(f"{world()} processes for {len(splits.train)} training images. Start fewer.")
     print(splits)
     return setting, splits, options.out or Path("runs") / default
 
@@ -164,6 +173,8 @@ def compare_command(options: argparse.Namespace) -> None:
     """Train both models; write comparison.json and comparison.png."""
     setting, splits, folder = prepare(options, "compare")
     runs = compare(splits, setting, seed=options.seed, folder=folder)
+    if rank() > 0:
+        return
     print(comparison_table(runs))
     accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
     figure = learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies)
@@ -180,10 +191,15 @@ def write_figure(figure: Plot, file: Path) -> None:
 
 def train_command(options: argparse.Namespace) -> None:
     """Train one model and save it."""
-    if options.balanced and options.recipe == "scratch":
-        raise BadArgument("--balanced draws from stored features, which training from scratch has none of")
+    if options.balanced and options.recipe != "transfer":
+        lacks = "fine-tuning or training from scratch has none"
+        raise BadArgument(f"--balanced is for transfer: it draws from stored features, and {lacks}")
     setting, splits, folder = prepare(options, options.recipe)
-    more = {"balanced": True} if options.balanced else {}
+    if options.resume and (folder / RUN_FILE).exists() and not (folder / CHECKPOINT_FILE).exists():
+        load_run(folder, splits)
+        print(f"The run in {folder} is finished already.")
+        return
+    more = {"resume": options.resume} | ({"balanced": True} if options.balanced else {})
     run = RECIPES[options.recipe](splits, setting, seed=options.seed, folder=folder, **more)
     print(f"test: {run.test}")
     print(f"written: {folder}; name images with: python -m helpers predict {folder} IMAGE...")

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, get_worker_info
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from .distributed import collected, cores, first_here, rank, world
 from .downloads import fetch, find_archive, unpack
 from .settings import DOWNLOADS, SAMPLE, BadArgument, CourseError, Setting, first_line, format_table, printable
 
@@ -140,10 +141,11 @@ def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
     archive = ARCHIVES[setting.name]
     published, urls = {"size": archive.size, "sha256": archive.sha256}, [archive.url, *archive.mirrors]
     file_name = Path(archive.url).name
-    file = find_archive(file_name) or fetch(urls, DOWNLOADS / file_name, **published)
-    # The size in the folder's name keeps two archives of one name apart.
-    target = DOWNLOADS / f"{file.stem}-{file.stat().st_size}"
-    folder = unpack(file, target, folders=archive.folders, **published) / archive.folder
+    with first_here():
+        file = find_archive(file_name) or fetch(urls, DOWNLOADS / file_name, **published)
+        # The size in the folder's name keeps two archives of one name apart.
+        target = DOWNLOADS / f"{file.stem}-{file.stat().st_size}"
+        folder = unpack(file, target, folders=archive.folders, **published) / archive.folder
     return read_folder(folder, name=setting.name, seed=seed, split_names=archive.split_names)
 
 
@@ -545,7 +547,8 @@ class Look:
 
 def look_into(files: list[Path]) -> dict[Path, Look]:
     """Each file read once. Raises CourseError at the first that can't be read, which says nothing about its content."""
-    return dict(zip(files, in_threads(look_at, files, title="reading images"), strict=True))
+    mine = in_threads(look_at, files[rank() :: world()], title="reading images")
+    return dict(zip(files, collected(mine), strict=True))
 
 
 def look_at(path: Path) -> Look:
@@ -619,11 +622,6 @@ if hasattr(os, "register_at_fork"):  # a forked process inherits no threads: it 
     os.register_at_fork(after_in_child=decoders.cache_clear)
 
 
-def cores() -> int:
-    """How many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # ----------------------------------------------------------------------------- images to tensors
 
 
@@ -644,14 +642,14 @@ def eval_transform(size: int) -> EvalTransform:
     return EvalTransform(size)
 
 
-def train_transform(size: int) -> v2.Transform:
+def train_transform(size: int, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> v2.Transform:
     """As `eval_transform`, but every time another crop, perhaps mirrored."""
     return v2.Compose([
         to_square,
         v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.8, 1.25)),
         v2.RandomHorizontalFlip(),
         v2.ToImage(),
-        *to_normalized(),
+        *to_normalized(mean, std),
     ])  # fmt: skip
 
 
@@ -678,13 +676,25 @@ class ImageDataset(Dataset):
     def __init__(self, images: list[tuple[Path, int]], transform: v2.Transform, *, size: int, digests=None):
         self.images, self.transform, self.size = images, transform, size
         self.digests = digests or {}  # path to SHA-256, where known: what is stored about a file is found without it
+        self.seed = None  # a number: `fit` puts that of each epoch in its place
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path, label = self.images[index]
-        return self.transform(self.load(path)), label
+        return self.seen(index, self.load(path)), label
+
+    def seen(self, index: int, image: Image.Image) -> Tensor:
+        """The image transformed; with a seed, by random numbers that depend on the seed and the image's index alone."""
+        if self.seed is None:
+            return self.transform(image)
+        state = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(int(digest_of(f"{self.seed} {index}".encode())[:8], 16))
+            return self.transform(image)
+        finally:
+            torch.set_rng_state(state)
 
     def load(self, path: Path) -> Image.Image:
         """The image in a file."""
@@ -701,7 +711,7 @@ class ImageDataset(Dataset):
         """
         paths, labels = zip(*(self.images[index] for index in indices), strict=True)
         decoded = map(self.load, paths) if get_worker_info() else decoders().map(self.load, paths)
-        return list(zip(map(self.transform, decoded), labels, strict=True))
+        return list(zip(map(self.seen, indices, decoded), labels, strict=True))
 
 
 def make_loaders(
@@ -711,27 +721,44 @@ def make_loaders(
     batch_size: int | None = None,
     augment: bool = True,
     passes: int = 1,
+    by_image: bool = False,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
     workers: int | None = None,
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
     """Loaders of (images, labels) batches for train, validation and test.
 
     Batches are float32 (batch, 3, size, size) and int64 (batch,). Only train is shuffled and augmented; `fit` seeds it.
     `batch_size` is 32 by default, or 16 for fewer than 1,000 images: an epoch of large batches has too few steps.
-    `passes`: how often an epoch shows each training image.
+    `passes`: how often an epoch shows each training image. `by_image`: augmentation depends on seed, epoch and image
+    alone, so that it is the same on any number of processes; else on all images that came before.
+    `mean`, `std`: those that the network expects.
     `workers`: processes that decode, by default as `default_workers` says.
     """
     batch_size = batch_size or (16 if len(splits.train) < 1000 else 32)
-    plain, random = EvalTransform(size), train_transform(size) if augment else EvalTransform(size)
-    transforms = {"train": random, "validation": plain, "test": plain}
+    plain = EvalTransform(size, mean, std)
+    transforms = {"train": train_transform(size, mean, std) if augment else plain, "validation": plain, "test": plain}
     train, *others = [
         ImageDataset(part, transforms[name], size=size, digests=splits.digests) for name, part in splits.parts().items()
     ]
+    train.seed = 0 if by_image else None
     options = {"num_workers": default_workers(len(train)) if workers is None else workers}
     options |= {"pin_memory": torch.cuda.is_available()}
     return (
         DataLoader(train, batch_size, sampler=RandomSampler(train, num_samples=passes * len(train)), **options),
         *(DataLoader(part, 2 * batch_size, **options) for part in others),
     )
+
+
+def dealt(loader: DataLoader) -> DataLoader:
+    """A loader of this rank's share of the batches, each of them whole, so that it gives what it always gives."""
+    return with_batches(loader, list(loader.batch_sampler)[rank() :: world()]) if world() > 1 else loader
+
+
+def with_batches(loader: DataLoader, batches) -> DataLoader:
+    """The same loader with other batches of indices."""
+    options = ("num_workers", "collate_fn", "pin_memory", "generator", "worker_init_fn")
+    return DataLoader(loader.dataset, batch_sampler=batches, **{name: getattr(loader, name) for name in options})
 
 
 def default_workers(images: int) -> int:

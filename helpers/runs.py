@@ -23,13 +23,13 @@ from .data import (
     IMAGENET_STD,
     EvalTransform,
     Splits,
-    cores,
     digest_of,
     load_image,
     make_loaders,
     read,
     stream,
 )
+from .distributed import cores, first_here, once, rank
 from .downloads import write_whole
 from .evaluating import (
     Strangeness,
@@ -44,14 +44,17 @@ from .evaluating import (
 from .models import (
     HEADS,
     SmallCNN,
+    blocks,
     build,
     count_parameters,
     fingerprint,
     freeze_base_layers,
+    freeze_batch_norm,
     load_backbone,
     load_weights,
     pretrained_classes,
     split_model,
+    unfreeze,
     vgg16_shape,
 )
 from .settings import (
@@ -66,10 +69,10 @@ from .settings import (
     printable,
     short,
 )
-from .training import Evaluation, History, evaluate, fit, own_randomness, placed
+from .training import Checkpoint, Evaluation, History, evaluate, fit, learning_rates_by_block, own_randomness, placed
 from .transfer import PLAIN, TRANSFER_RECIPES, TransferRecipe, feature_loaders, look, standardize
 
-RUN_FILE = "model.safetensors"
+RUN_FILE, CHECKPOINT_FILE = "model.safetensors", "checkpoint.pt"
 STRANGENESS = "strangeness."  # how the names of its tensors begin in that file
 
 
@@ -92,17 +95,27 @@ class Run:
 
 # Found on the validation images of `sample` and `photos`; the epochs stand in the setting.
 SCRATCH_RECIPE = {"learning_rate": 3e-3, "weight_decay": 0.05, "label_smoothing": 0.1}
+FINE_TUNING_EPOCHS = 8
+# The head's; each block before it has half the rate of the next. The sample's slim network bears more than wide ones.
+FINE_TUNING_RATES = {"sample": 1e-3, "photos": 2e-4}
 
 
-def train_scratch(splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print) -> Run:
-    """Train `SmallCNN` from random weights, as lesson 01 does."""
+def train_scratch(
+    splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print, **keeping
+) -> Run:
+    """Train `SmallCNN` from random weights, as lesson 01 does.
+
+    `keeping`: with `resume`, False or True, the training is kept in `folder` after each epoch; True goes on from there.
+    """
     with own_randomness(seed=seed):  # the random start of the weights
         model = SmallCNN(len(splits.classes))
     if folder:
-        clear(folder)
+        once(lambda: make_ready(folder, **keeping))
     options = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE, "precision": setting.precision, "report": report}
     loaders = make_loaders(splits, setting.scratch_size, passes=setting.scratch_passes)
-    return train(model, about_scratch(splits, setting, seed=seed), loaders, options, folder=folder)
+    about = about_scratch(splits, setting, seed=seed)
+    # Once, on rank 0: batch normalisation must see whole batches, and the network is small.
+    return once(lambda: train(model, about, loaders, options, folder=folder, keep=bool(keeping)))
 
 
 def train_transfer(
@@ -114,17 +127,20 @@ def train_transfer(
     seed: int = 0,
     folder: Path | None = None,
     report=print,
+    **keeping,
 ) -> Run:
     """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does.
 
     `recipe`: by default the backbone's own, from TRANSFER_RECIPES. `balanced`: learn from each class equally often.
+    `keeping`: as in `train_scratch`.
     """
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
-    with own_randomness(seed=seed):  # the random start of the new layer
+    with first_here(), own_randomness(seed=seed):  # the random start of the new layer
         model = HEADS[recipe.head](load_backbone(setting.backbone, setting.weights), len(splits.classes))
     base, head = split_model(freeze_base_layers(model))
     if folder:
-        clear(folder)  # only now, when the weights were found to fit: a wrong argument changes nothing
+        # Only now, when the weights were found to fit: a wrong argument changes nothing.
+        once(lambda: make_ready(folder, **keeping))
     start = time.perf_counter()
     options = {"precision": setting.precision, "report": report}
     loaders = feature_loaders(base, splits, setting.transfer_size, recipe, **options)
@@ -137,7 +153,29 @@ def train_transfer(
         loaders = (balanced_loader(loaders[0].dataset), *loaders[1:])
     options |= {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate}
     about = about_transfer(splits, setting, recipe, seed=seed)
-    more = {"head": head, "seconds_before": seconds, "as_tested": as_tested[2]}
+    more = {"head": head, "seconds_before": seconds, "as_tested": as_tested[2], "keep": bool(keeping)}
+    return once(lambda: train(model, about, loaders, options, folder=folder, **more))
+
+
+def train_fine_tune(
+    splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print, **keeping
+) -> Run:
+    """Train a head on the frozen base, then all blocks with it, each at its own rate, as lesson 04 does.
+
+    The processes that torchrun started share each batch of images, and learn what one would learn. `keeping`: as in
+    `train_scratch`.
+    """
+    recipe = replace(TRANSFER_RECIPES[setting.backbone], test_views=PLAIN)
+    run = train_transfer(splits, setting, recipe=recipe, seed=seed, report=report)
+    if folder:
+        once(lambda: make_ready(folder, **keeping))
+    model = freeze_batch_norm(unfreeze(run.model, len(blocks(run.model))))
+    rate = FINE_TUNING_RATES.get(setting.name, FINE_TUNING_RATES["photos"])
+    options = {"epochs": FINE_TUNING_EPOCHS, "learning_rate": learning_rates_by_block(model, head=rate, factor=0.5)}
+    options |= {"precision": setting.precision, "report": report}
+    loaders = make_loaders(splits, setting.transfer_size, by_image=True, mean=recipe.mean, std=recipe.std)
+    about = about_transfer(splits, setting, recipe, seed=seed) | {"training": "fine-tuned"}
+    more = {"seconds_before": run.history.seconds, "keep": bool(keeping)}
     return train(model, about, loaders, options, folder=folder, **more)
 
 
@@ -168,22 +206,37 @@ def about_pretrained(setting: Setting) -> dict:
 
 
 def train(
-    model, about: dict, loaders, options: dict, *, head=None, as_tested=None, seconds_before=0.0, folder=None
+    model, about: dict, loaders, options, *, head=None, as_tested=None, seconds_before=0.0, folder=None, keep=False
 ) -> Run:
-    """Fit the model, or only its head on loaders of features; keep the best epoch, test once, save the run."""
+    """Fit the model, or only its head on loaders of features; keep the best epoch, test once, save the run.
+
+    `keep`: what was learned is kept in the folder after each epoch, and a training that was killed goes on from there.
+    """
     train_loader, validation_loader, test_loader = loaders
-    history = fit(head or model, train_loader, validation_loader, seed=about["seed"], **options)
+    checkpoint = checkpoint_of(folder, about, loaders, options) if folder and keep else None
+    learner = head or model
+    history = fit(learner, train_loader, validation_loader, seed=about["seed"], checkpoint=checkpoint, **options)
     history.seconds_before = seconds_before
     validation, test = (
-        evaluate(head or model, loader, precision=options["precision"]).mean_over(len(about.get("test_views", PLAIN)))
+        evaluate(learner, loader, precision=options["precision"]).mean_over(len(about.get("test_views", PLAIN)))
         for loader in (as_tested or validation_loader, test_loader)
     )
     run = Run(model, about | {"temperature": fit_temperature(validation)}, history, test=test)
-    if about.get("head") == "linear":  # its base ends in a vector, a number for each pattern
+    if head and about["head"] == "linear":  # its base ends in a vector, a number for each pattern
         run.strangeness = learn_strangeness(train_loader.dataset, validation_loader.dataset, head[0].std)
-    if folder:
+    if folder and rank() == 0:
         save_run(run, folder)
+        if checkpoint and not history.stopped:
+            checkpoint.file.unlink(missing_ok=True)
     return run
+
+
+def checkpoint_of(folder: Path, about: dict, loaders, options: dict) -> Checkpoint:
+    """Where a training is kept while it goes on, and all that must be the same for it to go on from there."""
+    versions = {"checkpoint": 1, "torch": str(torch.__version__), "precision": options["precision"]}
+    numbers = {"seed": about["seed"], "epochs": options["epochs"]}
+    numbers |= {"number of images": [len(loader.dataset) for loader in loaders]}
+    return Checkpoint(folder / CHECKPOINT_FILE, versions | numbers | about)
 
 
 def summarize(model: nn.Module, about: dict, history: History, test: Evaluation) -> dict:
@@ -200,21 +253,23 @@ def summarize(model: nn.Module, about: dict, history: History, test: Evaluation)
     return summary | ({"backbone": about["network"], "weights": about["weights"]} if "weights" in about else {})
 
 
-RECIPES = {"scratch": train_scratch, "transfer": train_transfer}
+RECIPES = {"scratch": train_scratch, "transfer": train_transfer, "fine-tune": train_fine_tune}
+COMPARED = ("scratch", "transfer")
 
 
 def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print) -> dict[str, Run]:
     """Both recipes on the same images: {"scratch": Run, "transfer": Run}; with `folder` also comparison.json there."""
-    load_backbone(setting.backbone, setting.weights)  # a wrong name or file should show before the first training
-    if folder:
-        clear(folder, "comparison.json", "comparison.png", *(f"{name}/{RUN_FILE}" for name in RECIPES))
+    with first_here():
+        load_backbone(setting.backbone, setting.weights)  # a wrong name or file should show before the first training
+    if folder and rank() == 0:
+        clear(folder, "comparison.json", "comparison.png", *(f"{name}/{RUN_FILE}" for name in COMPARED))
     runs = {}
-    for name, recipe in RECIPES.items():
+    for name in COMPARED:
         report(f"{name}:")
-        runs[name] = recipe(splits, setting, seed=seed, folder=folder and folder / name, report=report)
+        runs[name] = RECIPES[name](splits, setting, seed=seed, folder=folder and folder / name, report=report)
         if runs[name].history.stopped:
             raise Stopped(f"Stopped. What {name} learned so far is in {folder / name}." if folder else "Stopped.")
-    if folder:
+    if folder and rank() == 0:
         write_json(folder / "comparison.json", comparison(runs, splits, seed=seed))
     return runs
 
@@ -248,8 +303,15 @@ def comparison_table(runs: dict[str, Run]) -> str:
 def clear(folder: Path, *names: str) -> None:
     """Make the folder, and take out results of an earlier run, by default its model: they don't belong to a new one."""
     check_writable(folder)
-    for name in names or [RUN_FILE, "run.json"]:  # run.json: of the course's first version
+    for name in names or [RUN_FILE, CHECKPOINT_FILE, "run.json"]:  # run.json: of the course's first version
         (folder / name).unlink(missing_ok=True)
+
+
+def make_ready(folder: Path, *, resume: bool = False) -> None:
+    """The folder for a run: without an earlier one, or with what is there of it, to go on from."""
+    check_writable(folder) if resume else clear(folder)
+    for part in folder.glob(".*.part"):  # of a file that a killed process was writing
+        part.unlink()
 
 
 def check_writable(folder: Path) -> None:

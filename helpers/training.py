@@ -1,18 +1,26 @@
 """Train and evaluate: `fit`, `evaluate`, the history of a training run, and learning rates."""
 
+import io
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain, islice, repeat
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from .models import check_freezing, named_parts
+from .data import dealt, with_batches
+from .distributed import collected, gather, once, rank, world
+from .downloads import write_whole
+from .models import BATCH_NORM, check_freezing, is_frozen, named_parts
 from .settings import BadArgument, CourseError, Stopped, best_device, choose_precision, format_table
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -62,19 +70,20 @@ def evaluate(
 ) -> Evaluation:
     """Show the model every image once, in eval mode and without gradients; it is left as it was.
 
+    Processes that work together share the batches, and each has the whole answer.
     Raises CourseError if the loader leaves images out, as one with drop_last does.
     """
-    device = device or best_device()
-    logits, labels = [], []
+    device, batches = device or best_device(), []
     with own_randomness(loader), placed(model, device), torch.inference_mode(), autocast(device, precision):
         model.eval()
-        for images, batch_labels in loader:
-            logits.append(model(to_device(images, device)).float().cpu())
-            labels.append(batch_labels)
-    seen, expected = sum(map(len, labels)), len(loader.dataset)
+        for images, labels in dealt(loader):
+            batches.append((at_least_float32(model(to_device(images, device))).cpu(), labels))
+    batches = collected(batches)
+    seen, expected = sum(len(labels) for _, labels in batches), len(loader.dataset)
     if seen != expected or not seen:
         raise CourseError(f"The loader gave {seen} of {expected} images. Is drop_last on?")
-    return Evaluation(torch.cat(logits).softmax(1), torch.cat(labels))
+    logits, labels = map(torch.cat, zip(*batches, strict=True))
+    return Evaluation(logits.softmax(1), labels)
 
 
 # ---------------------------------------------------------------------- device, precision, chance
@@ -85,6 +94,11 @@ def to_device(batch: Tensor, device: torch.device) -> Tensor:
     layout = torch.channels_last if batch.dim() == 4 else torch.contiguous_format
     # Only CUDA keeps the source until the copy is done; an Apple GPU would read memory that is free again.
     return batch.to(device, non_blocking=device.type == "cuda", memory_format=layout)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """As float32, if it is not float64."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 @contextmanager
@@ -148,6 +162,8 @@ def own_randomness(loader: DataLoader | None = None, *, seed: int | None = None)
     apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     own = getattr(loader, "generator", None)
     order = own.get_state() if own else None
+    images = getattr(loader, "dataset", None)
+    of_images = getattr(images, "seed", None)
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         try:
             if seed is not None:
@@ -156,15 +172,19 @@ def own_randomness(loader: DataLoader | None = None, *, seed: int | None = None)
         finally:
             if own:
                 own.set_state(order)
+            if of_images is not None:
+                images.seed = of_images
             if apple is not None:
                 torch.mps.set_rng_state(apple)
 
 
 def set_seed(seed: int, loader: DataLoader | None = None) -> None:
-    """Start torch's random numbers anew, and those of a loader that has some of its own."""
+    """Start torch's random numbers anew, and those that a loader or its dataset has of its own."""
     torch.manual_seed(seed)
     if getattr(loader, "generator", None):
         loader.generator.manual_seed(seed)
+    if getattr(getattr(loader, "dataset", None), "seed", None) is not None:
+        loader.dataset.seed = seed
 
 
 # ------------------------------------------------------------------------------------------ fit
@@ -184,6 +204,10 @@ class History:
     def lowest_loss(self) -> float:
         """The lowest validation loss of all epochs; infinite before the first."""
         return min((row["validation_loss"] for row in self.rows), default=math.inf)
+
+    def is_stale(self, patience: int | None) -> bool:
+        """True if no epoch of the last `patience` had a lower validation loss than all before."""
+        return patience is not None and len(self.rows) - self.best_epoch >= patience
 
     @property
     def seconds(self) -> float:
@@ -222,6 +246,7 @@ def fit(
     device: torch.device | None = None,
     precision: str = "fast",
     report: Callable[[str], None] = print,
+    checkpoint: "Checkpoint | None" = None,
 ) -> History:
     """Train what is not frozen, with AdamW; the model ends with the weights of its best epoch on validation.
 
@@ -229,31 +254,38 @@ def fit(
     `patience`: stop after so many epochs in a row without a lower validation loss; None runs all `epochs`.
     `seed`: decides the order of the images, augmentation and dropout; torch's global random numbers are left alone.
     `precision`: "fast" is bfloat16 or float16 where the device has units for it; "float32" is always exact.
+    `checkpoint`: kept after each epoch, and where the training goes on if there is one already.
+    Processes that work together each take a part of every batch, and learn what one process learns.
     Ctrl-C ends the training: the history ends there, and the model has the best weights so far.
     Raises BadArgument for a wrong option, or a freezing mistake that PyTorch would accept in silence, and CourseError
     if a loss is no longer a finite number.
     """
     check_options(model, train_loader, epochs=epochs, patience=patience)
     device = device or best_device()
-    history = History(precision=choose_precision(device, precision))
-    with own_randomness(train_loader), placed(model, device):
+    history, parts = History(precision=choose_precision(device, precision)), Parts(train_loader)
+    with own_randomness(train_loader), placed(model, device), parts.same_dropout(model):
         optimizer = make_optimizer(model, "adamw", learning_rate, weight_decay)
         scheduler = make_schedule(optimizer, schedule, epochs * len(train_loader))
-        step = Step(model, optimizer, scheduler, device, history.precision, label_smoothing)
-        best = copy_of_weights(model)
+        learner = DistributedDataParallel(model) if world() > 1 else model
+        step = Step(learner, optimizer, scheduler, device, history.precision, label_smoothing)
+        states = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": step.scaler}
+        best = (checkpoint and checkpoint.restore(states, history)) or copy_of_weights(model)
         try:
-            for epoch in range(1, epochs + 1):
+            for epoch in range(len(history.rows) + 1, epochs + 1):
+                if history.is_stale(patience):
+                    break
                 start = time.perf_counter()
                 set_seed(seed_of_epoch(seed, epoch), train_loader)
-                row = {"epoch": epoch, **train_one_epoch(step, train_loader)}
+                row = {"epoch": epoch, **train_one_epoch(step, parts)}
                 row |= validate(model, validation_loader, device=device, precision=history.precision)
                 if row["validation_loss"] < history.lowest_loss:
                     history.best_epoch, best = epoch, copy_of_weights(model)
                 history.rows.append(row | {"seconds": time.perf_counter() - start})
+                if checkpoint:
+                    checkpoint.write(states, history, best)
                 report(epoch_line(history.rows[-1], epochs))  # last: what the reader sees is then kept
-                if patience and epoch - history.best_epoch >= patience:
-                    report(f"Stopped early: no lower validation loss in the last {patience} epochs.")
-                    break
+            if history.is_stale(patience):
+                report(f"Stopped early: no lower validation loss in the last {patience} epochs.")
         except KeyboardInterrupt:
             stop(history, report)
         finally:
@@ -264,10 +296,20 @@ def fit(
 def check_options(model: nn.Module, loader: DataLoader, *, epochs: int, patience) -> None:
     """Raise BadArgument for what `fit` can't work with."""
     check_freezing(model)
+    if world() > 1:
+        check_shared(model, loader)
     if epochs < 1 or not len(loader):
         raise BadArgument(f"{epochs} epochs of {len(loader)} batches: there is nothing to train on.")
     if patience is not None and patience < 1:
         raise BadArgument(f"patience is {patience}; it must be at least one epoch, or None to run all epochs.")
+
+
+def check_shared(model: nn.Module, loader: DataLoader) -> None:
+    """Raise BadArgument for what several processes can't learn together as one would."""
+    if any(isinstance(layer, BATCH_NORM) and not is_frozen(layer) for layer in model.modules()):
+        raise BadArgument("Batch normalisation would see a part of each batch. Use helpers.models.freeze_batch_norm.")
+    if world() > loader.batch_size:
+        raise BadArgument(f"{world()} processes can't share batches of {loader.batch_size} images. Start fewer.")
 
 
 def seed_of_epoch(seed: int, epoch: int) -> int:
@@ -276,7 +318,9 @@ def seed_of_epoch(seed: int, epoch: int) -> int:
 
 
 def stop(history: History, report: Callable[[str], None]) -> None:
-    """Say what is kept of a training that was stopped; raises Stopped if that is nothing."""
+    """Say what is kept of a training that was stopped; raises Stopped if that is nothing, or others learn along."""
+    if world() > 1:
+        raise Stopped("Stopped. Go on with --resume") from None
     if not history.rows:
         raise Stopped("Stopped in the first epoch. The weights are those from before.") from None
     history.stopped = True
@@ -303,14 +347,14 @@ class Step:
         # float16 has no room for small gradients: the loss is enlarged for the way back.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Learn from one batch, on the device; returns the loss and the logits."""
+    def __call__(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Learn from one batch, on the device; returns the loss and the logits. `weight`: of this part of the batch."""
         with autocast(self.device, self.precision):
             logits = self.model(images)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+            loss = F.cross_entropy(at_least_float32(logits), labels, label_smoothing=self.label_smoothing)
         self.optimizer.zero_grad()
         with exact_convolutions(self.device, self.precision):
-            self.scaler.scale(loss).backward()
+            self.scaler.scale(loss * weight).backward()
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -319,19 +363,68 @@ class Step:
         return loss.detach(), logits.detach()
 
 
-def train_one_epoch(step: Step, loader: DataLoader) -> dict:
+class Parts:
+    """A loader's batches, or this rank's images of each: (images, labels, how many of them count, their weight).
+
+    A rank's mean loss times its weight, averaged over the ranks, is the mean loss of the whole batch.
+    """
+
+    def __init__(self, loader):
+        self.loader, self.size = loader, 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int, float]]:
+        if world() == 1:
+            yield from ((images, labels, len(labels), 1.0) for images, labels in self.loader)
+            return
+        sizes = deque()
+        for images, labels in with_batches(self.loader, self.mine(sizes)):
+            self.size = sizes.popleft()
+            count = len(range(rank(), self.size, world()))
+            yield images, labels, count, count * world() / self.size
+
+    def mine(self, sizes: deque) -> Iterator[list[int]]:
+        """The indices of this rank's images of each batch; where there is none for it, one that will not count."""
+        for batch in self.loader.batch_sampler:
+            sizes.append(len(batch))
+            yield batch[rank() :: world()] or batch[:1]
+
+    @contextmanager
+    def same_dropout(self, model: nn.Module) -> Iterator[None]:
+        """For a while dropout hides, image by image, what it hides in one process with the whole batch."""
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.Dropout) and world() > 1]
+        for layer in layers:
+            layer.forward = partial(self.hide, layer)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward
+
+    def hide(self, layer: nn.Dropout, x: Tensor) -> Tensor:
+        """The layer's output: its random numbers are drawn for the whole batch, and this rank's rows are taken."""
+        if not layer.training:
+            return x
+        layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
+        whole = torch.ones((self.size, *x.shape[1:]), dtype=x.dtype, device=x.device).to(memory_format=layout)
+        rows = F.dropout(whole, layer.p)[rank() :: world()]
+        return x * (rows if len(rows) else 1)
+
+
+def train_one_epoch(step: Step, parts: Parts) -> dict:
     """Learn from every image once; returns the means over images on the way."""
     step.model.train()
     loss_sum, correct, seen = torch.zeros((), device=step.device), torch.zeros((), device=step.device), 0
-    for images, labels in loader:
+    for images, labels, count, weight in parts:
         labels = to_device(labels, step.device)
-        loss, logits = step(to_device(images, step.device), labels)
+        loss, logits = step(to_device(images, step.device), labels, weight)
         # A mean over batches would give the images of a small last batch more weight.
-        loss_sum += loss * len(labels)
-        correct += (logits.argmax(1) == labels).sum()
-        seen += len(labels)
-    check_finite(loss_sum.item())
-    return {"train_loss": loss_sum.item() / seen, "train_accuracy": correct.item() / seen}
+        loss_sum = loss_sum + loss * count
+        correct += (logits.argmax(1) == labels)[:count].sum()
+        seen += count
+    sums = loss_sum.item(), correct.item(), seen
+    loss_sum, correct, seen = map(sum, zip(*gather(sums), strict=True))
+    check_finite(loss_sum)
+    return {"train_loss": loss_sum / seen, "train_accuracy": correct / seen}
 
 
 def validate(model: nn.Module, loader: DataLoader, *, device: torch.device, precision: str) -> dict:
@@ -349,6 +442,59 @@ def check_finite(loss: float) -> None:
     """Raise LossNotFinite if a loss is infinite or no number."""
     if not math.isfinite(loss):
         raise LossNotFinite("The loss is no longer a finite number. Choose a lower learning rate.")
+
+
+# ------------------------------------------------------------------------------------ checkpoints
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after its last whole epoch, as one file, whole or not there, from which `fit` goes on.
+
+    No random state is kept: what is random in an epoch depends on its number and the seed alone.
+    """
+
+    file: Path
+    about: dict  # which training it is; another one can't go on from here
+
+    def write(self, parts: dict, history: History, best: dict[str, Tensor]) -> None:
+        """Keep the training: `parts` by name, such as the optimizer, which know their state; rank 0 writes."""
+        if rank() == 0:
+            states, content = {name: part.state_dict() for name, part in parts.items()}, io.BytesIO()
+            torch.save({"about": self.about, "history": asdict(history), "best": best, "states": states}, content)
+            write_whole(self.file, content.getbuffer())
+
+    def restore(self, parts: dict, history: History) -> dict[str, Tensor] | None:
+        """Put the parts and the history back as they were; returns the best weights, or None if there is no file."""
+        if (saved := once(self.read)) is None:
+            return None
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(saved["states"][name])
+            vars(history).update(saved["history"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise BadArgument(f"{self.file} is the checkpoint of another network. {self.ADVICE}") from error
+        return saved["best"]
+
+    def read(self) -> dict | None:
+        """What the file holds, None if it is not there; raises BadArgument if it is damaged, or of another training."""
+        if not self.file.exists():
+            return None
+        try:
+            saved = torch.load(self.file, map_location="cpu", weights_only=True)
+            theirs = saved["about"]
+            differing = [name for name in self.about if theirs.get(name) != self.about[name]]
+        except Exception as error:  # a damaged file makes the unpickler stumble anywhere
+            raise BadArgument(f"{self.file} is damaged, or no checkpoint of this course. {self.ADVICE}") from error
+        if differing:
+            name = differing[0]
+            raise BadArgument(
+                f"{self.file} is the checkpoint of another training: {name} was {theirs.get(name)}, and is "
+                f"{self.about[name]} now. {self.ADVICE}"
+            )
+        return saved
+
+    ADVICE = "Start anew without --resume, or choose another --out."
 
 
 # ------------------------------------------------------------------------ optimizer and schedule
@@ -452,7 +598,7 @@ def find_learning_rate(
         try:
             for batch in islice(chain.from_iterable(repeat(loader)), steps):
                 rate = optimizer.param_groups[0]["lr"]
-                losses.append(train_one_epoch(step, [batch])["train_loss"])
+                losses.append(train_one_epoch(step, Parts([batch]))["train_loss"])
                 rates.append(rate)
                 if losses[-1] > 4 * losses[0]:
                     break

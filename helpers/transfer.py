@@ -3,7 +3,7 @@
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from .data import (
     register_formats,
     stream,
 )
+from .distributed import gather, in_turn, once, rank, world
 from .downloads import only_one
 from .models import Standardize, expected_images, fingerprint
 from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line, printable
@@ -213,21 +214,26 @@ def extract_features(
         store = Store(folder / f"{key}.features", example, half=precision != "float32")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with only_one(store.file):
-                known = store.rows()[1]
+            with only_one(store.file) if rank() == 0 else nullcontext():
+                known = once(lambda: set(store.rows()[1]))
                 missing = {digest: path for digest, (path, _) in zip(digests, dataset.images, strict=True)}
                 paths = [path for digest, path in missing.items() if digest not in known]
+                batches = list(BatchSampler(paths, batch_size(device), drop_last=False))
+                mine = [path for batch in batches[rank() :: world()] for path in batch]
                 with (
-                    closing(compute(through, dataset, paths, device)) as batches,
+                    closing(compute(through, dataset, mine, device)) as computed,
                     tqdm(total=len(paths), desc="features", unit=" images", disable=len(paths) < 1000) as bar,
                 ):
-                    store.append(batches, progress=bar.update)
+                    store.append(in_turn(computed, len(batches)), progress=bar.update)
+                gather(None)  # the others open the file only now that it is whole
                 stored, row_of = store.rows()
         except OSError as error:
             raise CourseError(
                 f"Could not keep features in {folder} ({first_line(error)}). Make room there, or name another folder "
                 "in COURSE_CACHE."
             ) from error
+    if missing and not store.file.exists():
+        raise CourseError(f"{folder} is not on a disk that all machines share. Name one that is in COURSE_CACHE.")
     if changed := [path for digest, path in missing.items() if digest not in row_of]:
         raise CourseError(f"{printable(changed[0])} changed while features were computed. Load the splits again.")
     labels = torch.tensor([label for _, label in dataset.images])

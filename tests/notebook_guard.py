@@ -25,6 +25,7 @@ FLOORS = {
     "07_inside_the_network": 14,
     "08_what_transfer_is_worth": 14,
     "09_your_own_images": 17,
+    "10_from_laptop_to_cluster": 18,
 }
 
 MOST_BYTES = 1_000_000

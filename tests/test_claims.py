@@ -9,6 +9,8 @@ from benchmarks.claims import CLAIMS, holds
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+# What lesson 10 says holds to the last digit or not at all: its own cells and tests/test_distributed.py compare.
+EXACT = ("10_from_laptop_to_cluster",)
 
 
 def prose(file: Path) -> str:
@@ -17,7 +19,7 @@ def prose(file: Path) -> str:
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("lesson", [file for file in LESSONS if file.stem not in EXACT], ids=lambda file: file.stem)
 def test_every_lesson_says_its_claims_word_by_word(lesson):
     claims = [claim.sentence for claim in CLAIMS.values() if claim.lesson == int(lesson.stem[:2])]
     assert claims, "no claim of this lesson is measured"

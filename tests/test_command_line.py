@@ -360,7 +360,7 @@ def test_ctrl_c_keeps_what_was_learned_and_is_one_line(images, tmp_path, capsys,
     printed = capsys.readouterr()
     assert "Stopped after epoch 1. Kept: the weights of epoch 1." in printed.out
     assert printed.err == f"error: Stopped. What was learned so far is in {out}.\n"
-    assert [path.name for path in out.iterdir()] == ["model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoint.pt", "model.safetensors"]  # the first: --resume
     assert run("predict", out, images / "ants" / "0.png") == 0
 
 
@@ -398,7 +398,7 @@ def test_a_disk_that_fills_while_the_model_is_written_is_one_line(images, tmp_pa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     errors = capsys.readouterr().err
-    assert errors.startswith(f"error: Could not write {tmp_path / 'out' / 'model.safetensors'} (")
+    assert errors.startswith(f"error: Could not write {tmp_path / 'out' / 'checkpoint.pt'} (")
     assert errors.count("\n") == 1
     assert list((tmp_path / "out").iterdir()) == []
 
