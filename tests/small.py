@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from helpers import models, settings, transfer
+from helpers import models, runs, settings, transfer
 
 SETTING = {"scratch_size": 32, "transfer_size": 32, "scratch_epochs": 2, "transfer_epochs": 2}
 CHOICES = ("SETTING", "BACKBONE", "WEIGHTS", "ARCHIVES", "PRECISION", "CACHE")
@@ -41,6 +41,21 @@ def alone(monkeypatch, folder):
     monkeypatch.setattr(transfer, "FEATURES", folder)
     photos = settings.replace(settings.SETTINGS["photos"], **SETTING)
     monkeypatch.setitem(settings.SETTINGS, "photos", photos)
+
+
+def alone_in_an_empty_folder(monkeypatch, folder):
+    """The same, with an empty working folder and the features inside of a test's own folder."""
+    alone(monkeypatch, folder / "features")
+    (folder / "here").mkdir()
+    monkeypatch.chdir(folder / "here")
+
+
+def untrained_run(folder):
+    """The folder of a run that knows ants from bees, untrained."""
+    about = {"network": "small_cnn", "classes": ["ants", "bees"], "image_size": 32}
+    torch.manual_seed(0)
+    runs.save_run(runs.Run(models.SmallCNN(2), about, runs.History(), summary={"epochs": 0}), folder)
+    return folder
 
 
 # ------------------------------------------------------------------------------- opened files

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
-from small import alone, draw_classes, opened_below, slim_weights
+from small import alone_in_an_empty_folder, draw_classes, opened_below, slim_weights, untrained_run
 
 from helpers import __main__ as command_line
 from helpers import data, downloads, models, runs, training
@@ -24,9 +24,7 @@ from helpers.runs import load_model, load_run
 @pytest.fixture(autouse=True)
 def _small_and_here(tmp_path, monkeypatch):
     """Two short epochs on small images, in an empty working folder, without the user's choices."""
-    alone(monkeypatch, tmp_path / "features")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+    alone_in_an_empty_folder(monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -42,10 +40,7 @@ def slim(tmp_path):
 @pytest.fixture
 def a_run(tmp_path):
     """The folder of a run that knows ants from bees, untrained."""
-    about = {"network": "small_cnn", "classes": ["ants", "bees"], "image_size": 32}
-    torch.manual_seed(0)
-    runs.save_run(runs.Run(models.SmallCNN(2), about, runs.History(), summary={"epochs": 0}), tmp_path / "run")
-    return tmp_path / "run"
+    return untrained_run(tmp_path / "run")
 
 
 def run(*arguments):

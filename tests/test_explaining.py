@@ -7,11 +7,11 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import save_file
-from small import alone, draw_classes
+from small import alone, draw_classes, untrained_run
 from torch import nn
 
 from helpers import __main__ as command_line
-from helpers import explaining, models, runs
+from helpers import explaining, models
 from helpers.plots import overlay
 from helpers.settings import SAMPLE, BadArgument
 
@@ -277,10 +277,7 @@ def files(tmp_path, monkeypatch):
 @pytest.fixture
 def a_run(tmp_path):
     """The folder of a run that knows ants from bees, untrained."""
-    about = {"network": "small_cnn", "classes": ["ants", "bees"], "image_size": 32}
-    torch.manual_seed(0)
-    runs.save_run(runs.Run(models.SmallCNN(2), about, runs.History(), summary={"epochs": 0}), tmp_path / "run")
-    return tmp_path / "run"
+    return untrained_run(tmp_path / "run")
 
 
 def explain(*arguments):

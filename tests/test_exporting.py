@@ -11,7 +11,7 @@ import numpy
 import pytest
 import torch
 from PIL import Image
-from small import alone, draw_classes
+from small import alone_in_an_empty_folder, draw_classes
 from torch import nn
 from torchvision.transforms import v2
 
@@ -168,9 +168,7 @@ def test_the_metadata_say_what_the_numbers_mean():
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     """An empty working folder, without the user's choices."""
-    alone(monkeypatch, tmp_path / "features")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+    alone_in_an_empty_folder(monkeypatch, tmp_path)
 
 
 @pytest.fixture
