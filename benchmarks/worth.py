@@ -148,10 +148,11 @@ def by_recipe(setting: Setting, stored: Features, images: list, seed: int) -> fl
     recipe, splits = TRANSFER_RECIPES[setting.backbone], load_splits(setting, seed=seed)
     place = {path: i for i, (path, _) in enumerate(images)}
     loaders = []
-    for name, count in (("train", len(recipe.views)), ("validation", 1), ("test", len(recipe.test_views))):
-        chosen = torch.tensor([place[path] for path, _ in splits.parts()[name]])
-        part = Features(stored.stored[:, :count], stored.rows[chosen], stored.labels[chosen])
-        loaders.append(feature_loader(part, shuffle=name == "train"))
+    for name, part in splits.parts().items():
+        count = len(recipe.views if name == "train" else recipe.test_views)
+        chosen = torch.tensor([place[path] for path, _ in part])
+        features = Features(stored.stored[:, :count], stored.rows[chosen], stored.labels[chosen])
+        loaders.append(feature_loader(features, shuffle=name == "train"))
     torch.manual_seed(seed)
     model = replace_head(load_backbone(setting.backbone, setting.weights), len(splits.classes))
     _, head = split_model(model)

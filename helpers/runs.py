@@ -147,13 +147,11 @@ def train_transfer(
     standardize(head, loaders[0].dataset)
     seconds = time.perf_counter() - start
     report(f"features of all images  ({seconds:.1f} s)")
-    # The validation images in the views that a test is asked in: what is known of them is true of predict's answers.
-    as_tested = feature_loaders(base, replace(splits, test=splits.validation), setting.transfer_size, recipe, **options)
     if balanced:
         loaders = (balanced_loader(loaders[0].dataset), *loaders[1:])
     options |= {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate}
     about = about_transfer(splits, setting, recipe, seed=seed)
-    more = {"head": head, "seconds_before": seconds, "as_tested": as_tested[2], "keep": bool(keeping)}
+    more = {"head": head, "seconds_before": seconds, "keep": bool(keeping)}
     return once(lambda: train(model, about, loaders, options, folder=folder, **more))
 
 
@@ -205,9 +203,7 @@ def about_pretrained(setting: Setting) -> dict:
     return {"classes": classes, "image_size": setting.transfer_size, "mean": recipe.mean, "std": recipe.std}
 
 
-def train(
-    model, about: dict, loaders, options, *, head=None, as_tested=None, seconds_before=0.0, folder=None, keep=False
-) -> Run:
+def train(model, about: dict, loaders, options, *, head=None, seconds_before=0.0, folder=None, keep=False) -> Run:
     """Fit the model, or only its head on loaders of features; keep the best epoch, test once, save the run.
 
     `keep`: what was learned is kept in the folder after each epoch, and a training that was killed goes on from there.
@@ -219,7 +215,7 @@ def train(
     history.seconds_before = seconds_before
     validation, test = (
         evaluate(learner, loader, precision=options["precision"]).mean_over(len(about.get("test_views", PLAIN)))
-        for loader in (as_tested or validation_loader, test_loader)
+        for loader in (validation_loader, test_loader)
     )
     run = Run(model, about | {"temperature": fit_temperature(validation)}, history, test=test)
     if head and about["head"] == "linear":  # its base ends in a vector, a number for each pattern

@@ -81,9 +81,9 @@ TRANSFER_RECIPES = Recipes(vgg16=LARGE, vgg16_bn=LARGE, squeezenet1_1=SMALL, res
 def feature_loaders(
     base: nn.Module, splits: Splits, size: int, recipe: TransferRecipe, *, precision: str = "fast", report=print
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
-    """Loaders of (features, labels) batches: train and test in the recipe's views, validation as it is."""
+    """Loaders of (features, labels) batches: train in the recipe's views, validation and test in its test views."""
     transform = EvalTransform(size, recipe.mean, recipe.std)
-    views = {"train": recipe.views, "validation": PLAIN, "test": recipe.test_views}
+    views = {"train": recipe.views, "validation": recipe.test_views, "test": recipe.test_views}
     features = {
         name: extract_features(
             base,
