@@ -1,5 +1,7 @@
 """A head for few images, against numpy's own solution; and what is read off a curve."""
 
+from unittest import mock
+
 import numpy
 import pytest
 import torch
@@ -66,13 +68,33 @@ def test_two_images_are_enough_and_a_constant_feature_does_no_harm():
     assert torch.isfinite(head(torch.rand(3, 4))).all()
 
 
-def test_the_power_law_of_a_power_law_is_found():
-    curve = {str(count): [1 - 0.4 * count**-0.5] * 3 for count in (2, 10, 20, 40, 100, 200, 400)}
-    assert worth.power_law(curve) == pytest.approx((0.4, 0.5))
-
-
 def test_a_draw_takes_as_many_of_each_class_and_no_image_twice():
     chosen = worth.draw([0] * 30 + [1] * 70, 20, seed=1)
     assert len(set(chosen)) == 20
     assert sum(place < 30 for place in chosen) == 10
     assert chosen != worth.draw([0] * 30 + [1] * 70, 20, seed=2)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.02])
+def test_the_law_behind_a_curve_is_found(floor):
+    errors = {count: 0.4 * count**-0.5 + floor for count in worth.LAW_COUNTS}
+    curve = {str(count): [0.99 * error, 1.01 * error] for count, error in errors.items()}
+    law = worth.floor_law(curve)
+    assert worth.predict(law, 2000) == pytest.approx(0.4 * 2000**-0.5 + floor, rel=0.02)
+
+
+def test_the_laws_draws_test_on_every_image_and_never_on_one_they_learned_from():
+    labels, train = torch.arange(60) % 2, 40
+    images = torch.randn(60, 4) + 3 * labels[:, None] * torch.tensor([1.0, 0, 0, 0])
+    seen = []
+
+    def one_draw(images, labels, train, count, kinds, seed):
+        seen.append((images[:train], images[train:]))
+        return 1.0
+
+    with mock.patch.multiple(worth, one_draw=one_draw, LAW_COUNTS=(10,)):
+        worth.law_errors(images, labels, train, 1)
+    rows = {tuple(row.tolist()) for row in images}
+    for learned, tested in seen:
+        assert {tuple(row.tolist()) for row in torch.cat([learned, tested])} == rows
+    assert {tuple(row.tolist()) for _, tested in seen for row in tested} == rows
