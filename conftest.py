@@ -15,6 +15,10 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 
 from notebooks import sample_environment  # noqa: E402  (tools/notebooks.py, found through the line above)
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes as cores run the tests: threads in each of them would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 pytest_plugins = ["nbval_tolerance", "pytester"]
 
 
