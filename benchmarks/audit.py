@@ -28,7 +28,7 @@ import PIL
 from PIL import Image, ImageEnhance, ImageFilter, features
 
 from helpers.auditing import SIDE, SIMILAR, audit, find_similar, look_at, standardize_waves
-from helpers.data import cores, in_threads, load_splits, look_into
+from helpers.data import cores, digests_of, in_threads, load_splits
 from helpers.runs import write_json
 from helpers.settings import SAMPLE, choose_setting, environment
 
@@ -126,7 +126,7 @@ def run_audit(files: list[Path]) -> None:
 
 def check(files: list[Path]) -> None:
     """What `load_splits` does with every file before training."""
-    assert all(look.readable for look in look_into(files).values())
+    assert all(digests_of(files).values())
 
 
 def decode_least(content: bytes) -> None:

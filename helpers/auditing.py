@@ -1,7 +1,4 @@
-"""The audit of a folder of images: what is in it that a learner would rather know before training.
-
-It reads and reports. It changes and deletes nothing; the loaders leave out what it calls unreadable.
-"""
+"""The audit of a folder of images: what in it one would rather know before training. It changes nothing."""
 
 import csv
 import io
@@ -119,13 +116,9 @@ class Report:
     def save(self, file: str | Path) -> None:
         """Write all findings as CSV, whole or not at all: kind, path, detail, and the image that it repeats."""
         text = io.StringIO(newline="")
-        csv.writer(text).writerows([["kind", "path", "detail", "other"], *map(self.row, self.findings)])
+        rows = [[f.kind, self.name(f.path), f.detail, self.name(f.other) if f.other else ""] for f in self.findings]
+        csv.writer(text).writerows([["kind", "path", "detail", "other"], *rows])
         write_whole(Path(file), text.getvalue().encode())
-
-    def row(self, finding: Finding) -> list[str]:
-        """A finding as a line of the CSV file."""
-        other = self.name(finding.other) if finding.other else ""
-        return [finding.kind, self.name(finding.path), finding.detail, other]
 
 
 def audit(folder: str | Path) -> Report:
@@ -133,20 +126,19 @@ def audit(folder: str | Path) -> Report:
 
     Class folders are found as the loaders find them. Raises BadArgument if there is no such folder, or none in it.
     """
-    start, folder = time.perf_counter(), Path(folder).expanduser()
+    start, folder = time.perf_counter(), Path(os.path.expanduser(folder))
     places = {
         path: (split, child.name)
         for split, part in find_splits(folder).items()
         for child in class_folders(part)
         for path in list_files(child)
     }
-    others, findings = list_others(folder, places)
-    order = sorted(
-        [*places, *others], key=lambda path: (SPLIT_ORDER.index(places.get(path, ("", ""))[0]), path.as_posix())
-    )
-    if not order:
+    findings = find_ignored(folder, places)
+    images = [*places, *(finding.path for finding in findings if is_visible_image(finding.path))]
+    images.sort(key=lambda path: (SPLIT_ORDER.index(places.get(path, ("", ""))[0]), path.as_posix()))
+    if not images:
         raise BadArgument(f"{folder.absolute()} holds no images, nor class folders with images in them.")
-    looks = in_threads(look_at, order, title="audit")
+    looks = in_threads(look_at, images, title="audit")
     healthy = [look for look in looks if look.thumbnail]
     findings += [finding for look in looks for finding in look.findings]
     findings += find_copies(healthy, places)
@@ -156,29 +148,27 @@ def audit(folder: str | Path) -> Report:
     return Report(folder, len(looks) - strays, len(healthy), without_jfif, findings, time.perf_counter() - start)
 
 
-def list_others(folder: Path, places: dict) -> tuple[list[Path], list[Finding]]:
-    """Images outside the class folders, and a finding for every file and folder that loading ignores."""
-    images, findings = [], []
+def find_ignored(folder: Path, places: dict) -> list[Finding]:
+    """A finding for every file and folder that loading ignores."""
+    findings = []
     for place, folders, names in os.walk(folder):
-        hidden = [Path(place, name) for name in folders if is_hidden(name)]
-        findings += [Finding("hidden folder", path, hidden_detail(path)) for path in hidden]
+        for path in (Path(place, name) for name in folders if is_hidden(name)):
+            count = sum(inside.is_file() for inside in path.rglob("*"))
+            findings.append(Finding("hidden folder", path, f"{count:,} files, read by ImageFolder"))
         folders[:] = [name for name in folders if not is_hidden(name)]
-        for path in (Path(place, name) for name in names):
-            if path not in places:
-                findings.append(Finding("stray file", path, stray_detail(path)))
-                images += [path] if has_image_name(path) and not is_hidden(path.name) else []
-    return images, findings
+        strays = [path for path in (Path(place, name) for name in names) if path not in places]
+        findings += [Finding("stray file", path, why_stray(path)) for path in strays]
+    return findings
 
 
-def hidden_detail(folder: Path) -> str:
-    """How much lies in a hidden folder."""
-    count = sum(path.is_file() for path in folder.rglob("*"))
-    return f"{count:,} files, read by ImageFolder"
+def is_visible_image(path: Path) -> bool:
+    """True for a file that is called like an image and not hidden."""
+    return has_image_name(path) and not is_hidden(path.name)
 
 
-def stray_detail(path: Path) -> str:
+def why_stray(path: Path) -> str:
     """Why a file is not loaded."""
-    if has_image_name(path) and not is_hidden(path.name):
+    if is_visible_image(path):
         return "outside the class folders"
     if path.is_file():  # a pipe would be waited for
         with suppress(Exception), Image.open(path) as image:  # its first bytes only: it may be huge
@@ -276,12 +266,12 @@ def find_copies(looks: list[Look], places: dict) -> list[Finding]:
     """Exact and near duplicates; each finding names an image and an earlier one that it repeats."""
     first_of, originals, findings = {}, [], []
     for look in looks:
-        if look.digest in first_of:
-            kind = across("duplicate", places.get(look.path), places.get(first_of[look.digest]))
-            findings.append(Finding(kind, look.path, "the same file as", first_of[look.digest]))
-        else:
-            first_of[look.digest] = look.path
+        other = first_of.setdefault(look.digest, look.path)
+        if other == look.path:
             originals.append(look)
+        else:
+            kind = across("duplicate", places.get(look.path), places.get(other))
+            findings.append(Finding(kind, look.path, "the same file as", other))
     for index, earlier, correlation in find_similar([look.thumbnail for look in originals]):
         path, other = originals[index].path, originals[earlier].path
         kind = across("near-duplicate", places.get(path), places.get(other))
@@ -308,9 +298,8 @@ def find_similar(thumbnails: list[bytes], *, block: int = 512) -> list[tuple[int
         correlation[:, start:] = numpy.tril(correlation[:, start:], -1)  # 0 with itself and with later ones
         best = correlation.argmax(axis=1)
         similarity = correlation[numpy.arange(len(rows)), best]
-        found += [
-            (start + int(i), int(best[i]), float(similarity[i])) for i in numpy.flatnonzero(similarity >= SIMILAR)
-        ]
+        similar = numpy.flatnonzero(similarity >= SIMILAR).tolist()
+        found += [(start + i, int(best[i]), float(similarity[i])) for i in similar]
     return found
 
 

@@ -109,10 +109,7 @@ def predicted_memory(
 
 
 def measured_memory(model: nn.Module, images: Tensor, *, optimizer: str = "adamw") -> Memory:
-    """The bytes of the tensors that one training step on the images makes and keeps.
-
-    The step is made by a copy: the model and torch's random numbers stay as they are.
-    """
+    """The bytes of the tensors that one training step on the images makes and keeps; a copy of the model makes it."""
     model, kept = copy.deepcopy(model).train(), {}
 
     def note(tensor: Tensor) -> Tensor:

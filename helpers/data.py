@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import chain, product
 from pathlib import Path
 
@@ -41,8 +41,7 @@ LEFT_BEHIND = {
     "__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db",
     "desktop.ini",
 }  # fmt: skip
-# How much of the train split goes to a split that is missing.
-SHARES = {"test": 0.2, "validation": 0.2}
+SHARE = 0.2  # of the train split goes to each split that is missing
 # Mean and standard deviation of ImageNet's images, which pretrained networks expect (RGB in [0, 1]).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -56,15 +55,10 @@ class Archive:
 
     url: str
     folder: str
-    split_names: dict[str, tuple[str, ...]]
+    splits: dict[str, str]  # the folder of each split, where their names don't tell
     size: int | None = None  # bytes
     sha256: str | None = None
     mirrors: tuple[str, ...] = ()
-
-    @property
-    def folders(self) -> list[str]:
-        """The folders that must be in it: those of its splits, else its only one."""
-        return [f"{self.folder}/{name}" for names in self.split_names.values() for name in names] or [self.folder]
 
 
 ARCHIVES = {
@@ -72,7 +66,7 @@ ARCHIVES = {
     "photos": Archive(
         "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
         "cats_and_dogs_filtered",
-        {"train": ("train",), "test": ("validation",)},
+        {"train": "train", "test": "validation"},
         size=68_606_236,
         mirrors=("https://download.mlcc.google.com/mledu-datasets/cats_and_dogs_filtered.zip",),
     ),
@@ -114,7 +108,7 @@ class Splits:
             for split, part in self.parts().items()
             for path, label in part
         ]
-        return hashlib.sha256("\n".join(sorted(rows)).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        return digest_of("\n".join(sorted(rows)))[:12]
 
     def __str__(self) -> str:
         counts = [Counter(label for _, label in part) for part in self.parts().values()]
@@ -129,66 +123,66 @@ class Splits:
 
 
 def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
-    """The images of a setting in three splits, downloaded first if need be.
+    """The images of a setting in three splits, downloaded first if need be; a split that is missing is cut by `seed`.
 
-    A split that the folder lacks is cut from `train` by `seed`, about the same share of every class.
     Raises BadArgument if the folder can't be used, CourseError if a download or the reading of a file fails.
     """
-    if setting.name == "sample":
-        return read_folder(SAMPLE, name="sample", seed=seed)
     if setting.name not in ARCHIVES:
-        return read_folder(Path(setting.name), name=Path(setting.name).resolve().name, seed=seed)
+        folder = SAMPLE if setting.name == "sample" else Path(setting.name)
+        return read_folder(folder, name=folder.resolve().name, seed=seed)
     archive = ARCHIVES[setting.name]
     published, urls = {"size": archive.size, "sha256": archive.sha256}, [archive.url, *archive.mirrors]
     file_name = Path(archive.url).name
+    needed = [f"{archive.folder}/{name}" for name in archive.splits.values()] or [archive.folder]
     with first_here():
         file = find_archive(file_name) or fetch(urls, DOWNLOADS / file_name, **published)
         # The size in the folder's name keeps two archives of one name apart.
         target = DOWNLOADS / f"{file.stem}-{file.stat().st_size}"
-        folder = unpack(file, target, folders=archive.folders, **published) / archive.folder
-    return read_folder(folder, name=setting.name, seed=seed, split_names=archive.split_names)
+        folder = unpack(file, target, folders=needed, **published) / archive.folder
+    parts = {split: folder / name for split, name in archive.splits.items()}
+    return read_folder(folder, parts, name=setting.name, seed=seed)
 
 
-def read_folder(folder: Path, *, name: str, seed: int = 0, split_names=SPLIT_NAMES) -> Splits:
-    """Splits from `folder`: split folders with class folders inside, or class folders directly."""
-    parts = find_splits(folder, split_names=split_names)
+def read_folder(folder: Path, parts: dict[str, Path] | None = None, *, name: str, seed: int) -> Splits:
+    """Splits from `folder`: class folders in the folder of each split, `parts`, which is found if it is not given."""
+    parts = parts or find_splits(folder)
     found = {split: {child.name: list_files(child) for child in class_folders(part)} for split, part in parts.items()}
     classes = check_classes(found, folder)
-    looks = look_into([file for part in found.values() for files in part.values() for file in files])
+    digests = digests_of([file for part in found.values() for files in part.values() for file in files])
     images = {
-        split: [(path, i) for i, name in enumerate(classes) for path in part.get(name, []) if looks[path].readable]
+        split: [(path, i) for i, name in enumerate(classes) for path in part.get(name, []) if digests[path]]
         for split, part in found.items()
     }
     images = cut_missing_splits(images, parts["train"], seed=seed)
     beside = [file for place in {folder, *parts.values()} for file in list_folder(place, folders=False)]
-    left_out = [file for file in beside if has_image_name(file)] + [f for f, look in looks.items() if not look.readable]
+    left_out = [file for file in beside if has_image_name(file)] + [file for file in digests if not digests[file]]
     check_every_class(images, classes, folder, left_out=len(left_out))
-    digests = {path: looks[path].digest for part in images.values() for path, _ in part}
+    digests = {file: digest for file, digest in digests.items() if digest}
     return Splits(name, classes, **images, left_out=sorted(left_out, key=in_order), digests=digests)
 
 
-def find_splits(folder: Path, *, split_names=SPLIT_NAMES) -> dict[str, Path]:
+def find_splits(folder: Path) -> dict[str, Path]:
     """The folder of each split; only "train", which is the folder itself, where no folder is named like a split.
 
     Raises BadArgument if some are and others are not: nothing is quietly taken for a class, or left out.
     """
     if not folder.is_dir():
-        raise BadArgument(f"There is no folder {printable(folder.absolute())}.")
+        raise BadArgument(f"There is no folder {folder.absolute()}.")
     folders = class_folders(folder)
-    names = {child: split_of(child.name, split_names) for child in folders}
+    names = {child: split_of(child.name) for child in folders}
     if not any(names.values()):  # one class may be called train_station; seg_train and seg_test are splits
-        names = {child: split_of(child.name, split_names, loosely=True) for child in folders}
+        names = {child: split_of(child.name, loosely=True) for child in folders}
         if not is_set_of_splits(names.values()):
-            check_order_of_folders(folders, split_names)
+            check_order_of_folders(folders)
             return {"train": folder}
     return check_splits(names, folder)
 
 
-def split_of(name: str, split_names: dict[str, tuple[str, ...]], *, loosely: bool = False) -> str | None:
+def split_of(name: str, *, loosely: bool = False) -> str | None:
     """The split that a folder of this name is meant for, or None; `loosely`: if any word of the name says so."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name) if loosely else [name]
     plain = {re.sub(r"[\W_]*(set|data|images)?$", "", word.casefold()) for word in words}
-    return next((split for split, known in split_names.items() if not plain.isdisjoint(known)), None)
+    return next((split for split, known in SPLIT_NAMES.items() if not plain.isdisjoint(known)), None)
 
 
 def is_set_of_splits(names: Iterable[str | None]) -> bool:
@@ -196,40 +190,36 @@ def is_set_of_splits(names: Iterable[str | None]) -> bool:
     return {"train"} < {*names} - {None}
 
 
-def check_order_of_folders(classes: list[Path], split_names: dict[str, tuple[str, ...]]) -> None:
+def check_order_of_folders(classes: list[Path]) -> None:
     """Raise BadArgument for class folders with split folders inside: they would be mixed, and cut anew."""
-    if classes and all(is_set_of_splits(split_of(c.name, split_names) for c in class_folders(one)) for one in classes):
-        name = printable(classes[0].name)
+    if classes and all(is_set_of_splits(split_of(child.name) for child in class_folders(one)) for one in classes):
+        name = classes[0].name
         raise BadArgument(
-            f"{printable(classes[0])} holds folders that are named like splits. Put the classes into the splits, "
+            f"{classes[0]} holds folders that are named like splits. Put the classes into the splits, "
             f"train/{name} instead of {name}/train, and so on."
         )
 
 
 def check_splits(names: dict[Path, str | None], folder: Path) -> dict[str, Path]:
     """The folder of each split; raises BadArgument, naming a folder, unless each is one split with classes inside."""
-    known, parts = next(printable(child.name) for child, split in names.items() if split), {}
+    known, parts = next(child.name for child, split in names.items() if split), {}
     for child, split in names.items():
-        name = printable(child.name)
+        name = child.name
         if split is None:
             raise BadArgument(
-                f"{printable(folder)} has a folder {known}, which is named like a split, and {name}, which is not. "
+                f"{folder} has a folder {known}, which is named like a split, and {name}, which is not. "
                 f"Take {name} out of it; or, if {known} is a class, rename {known}."
             )
         if split in parts:
-            other = printable(parts[split].name)
-            raise BadArgument(
-                f"{other} and {name} in {printable(folder)} are both named like the split {split}. "
-                "Take one of them out."
-            )
+            both = f"{parts[split].name} and {name}"
+            raise BadArgument(f"{both} in {folder} are both named like the split {split}. Take one of them out.")
         if not class_folders(child):
             raise BadArgument(
-                f"{printable(child)} has no class folders. If its images have no labels, take it out of "
-                f"{printable(folder)}: predict can name them later."
+                f"{child} has no class folders. If its images have no labels, take it out: predict can name them later."
             )
         parts[split] = child
     if "train" not in parts:
-        raise BadArgument(f"{printable(folder)} has a folder {known} and none called train.")
+        raise BadArgument(f"{folder} has a folder {known} and none called train.")
     return parts
 
 
@@ -237,7 +227,7 @@ def class_folders(folder: Path) -> list[Path]:
     """The visible folders in a folder, in order, without what the course itself wrote there."""
     for child in list_folder(folder, folders=False):
         if not has_image_name(child) and not child.exists():  # a class on a drive that is not there, perhaps
-            raise CourseError(f"{printable(child)} is a link that leads nowhere. Bring back its target, or remove it.")
+            raise CourseError(f"{child} is a link that leads nowhere. Bring back its target, or remove it.")
     return [child for child in list_folder(folder, folders=True) if not is_output(child)]
 
 
@@ -270,70 +260,54 @@ def is_output(folder: Path) -> bool:
 
 def list_files(folder: Path) -> list[Path]:
     """The visible files in a class folder, at any depth, in order; links to folders are followed, each folder once."""
-    found, entered = [], {identity(above) for above in folder.resolve().parents}
+    found, entered = [], {*folder.resolve().parents}
     for place, folders, names in os.walk(folder, followlinks=True, onerror=stop_reading):
-        if identity(place) in entered:  # a link to a folder above, perhaps: without end, and full of other classes
+        if (real := Path(place).resolve()) in entered:  # a link to a folder above, perhaps, which has no end
             folders.clear()
             continue
-        entered.add(identity(place))
+        entered.add(real)
         folders[:] = [name for name in folders if not is_hidden(name)]  # the others are not entered
         ours = {"comparison.png"} if "comparison.json" in names else set()  # a figure of the course's, no example
         found += [Path(place, name) for name in names if not is_hidden(name) and name not in ours]
     return sorted(found, key=in_order)
 
 
-def identity(folder: str | Path) -> tuple[int, int]:
-    """What is equal only for one and the same folder, whatever path leads there."""
-    about = os.stat(folder)
-    return about.st_dev, about.st_ino
-
-
 def stop_reading(error: OSError) -> None:
     """Raise CourseError for a folder that can't be listed: its images would be missed without a word."""
-    raise CourseError(
-        f"{printable(error.filename)} could not be read ({error.strerror}). Look at the disk, and at its rights."
-    ) from error
+    text = f"{error.filename} could not be read ({error.strerror}). Look at the disk, and at its rights."
+    raise CourseError(text) from error
 
 
 def check_classes(found: dict[str, dict[str, list]], folder: Path) -> list[str]:
     """The class names, the same in every split; raises BadArgument if there are fewer than two."""
     classes = sorted({name for part in found.values() for name in part}, key=lambda name: in_order(Path(name)))
     if len(classes) < 2:
-        number = f"one class folder ({printable(classes[0])})" if classes else "no class folders"
-        raise BadArgument(
-            f"{printable(folder)} has {number}; at least two are needed: a folder of images for each class, directly "
-            "or inside train, val and test."
-        )
+        number = f"one class folder ({classes[0]})" if classes else "no class folders"
+        advice = "a folder of images for each class, directly or inside train, val and test"
+        raise BadArgument(f"{folder} has {number}; at least two are needed: {advice}.")
     return classes
 
 
 def cut_missing_splits(images: dict[str, list], folder: Path, *, seed: int) -> dict[str, list]:
     """The three splits by name: each that is missing is cut from train, which lies in `folder`.
 
-    The files of a class are ranked by their names; test is cut from the low end, validation from the high one. If
-    both are missing, the lower half of all possible ranks decides how many go to test, the upper one how many to
-    validation: so a file that comes or goes moves at most one other (two, while one half is empty).
+    Files are ranked within their class by a hash of seed and name: the lowest go to test, the highest to validation.
+    If both are missing, each half of all ranks decides how many: a file that comes or goes moves at most one other, or
+    two while a half is empty.
     """
-    given, missing = images["train"], [split for split in SHARES if split not in images]
-    ranks = {path: rank_of(path.relative_to(folder), seed) for path, _ in given}
+    given, missing = images["train"], [split for split in SPLIT_NAMES if split not in images]
+    ranks = {path: digest_of(f"{seed} {in_order(path.relative_to(folder))}") for path, _ in given}
     taken = {}
     for label in {label for _, label in given}:
         files = sorted((path for path, its_label in given if its_label == label), key=ranks.get)
         low = sum(ranks[path] < "8" for path in files)  # the first of the hexadecimal digits
         halves = {"test": low, "validation": len(files) - low}
         for split in missing:
-            share, size = (2 * SHARES[split], halves[split]) if len(missing) == 2 else (SHARES[split], len(files))
-            count = max(1, round(share * size))
+            size = 2 * halves[split] if len(missing) == 2 else len(files)
+            count = max(1, round(SHARE * size))
             taken |= dict.fromkeys(files[:count] if split == "test" else files[-count:], split)
-    parts = images | {split: [] for split in ("train", *missing)}
-    for path, label in given:
-        parts[taken.get(path, "train")].append((path, label))
-    return {split: parts[split] for split in SPLIT_NAMES}
-
-
-def rank_of(name: Path, seed: int) -> str:
-    """Hexadecimal digits by which the files of a class are put in a random order that depends on seed and name."""
-    return hashlib.sha256(f"{seed} {in_order(name)}".encode("utf-8", "surrogateescape")).hexdigest()
+    parts = {split: [pair for pair in given if taken.get(pair[0], "train") == split] for split in SPLIT_NAMES}
+    return parts | {split: part for split, part in images.items() if split != "train"}
 
 
 def check_every_class(images: dict[str, list], classes: list[str], folder: Path, *, left_out: int) -> None:
@@ -343,10 +317,10 @@ def check_every_class(images: dict[str, list], classes: list[str], folder: Path,
     for split, label in product(counts, range(len(classes))):
         if not counts[split][label]:
             total = sum(count[label] for count in counts.values())
+            found = "1 readable image" if total == 1 else f"{total} readable images"
             raise BadArgument(
-                f"Class {printable(classes[label])!r} in {printable(folder)} has {total} readable "
-                f"{'image' if total == 1 else 'images'} and none for the split {split}; every class needs at least "
-                f"three, one for each of train, validation and test.{why}"
+                f"Class {classes[label]!r} in {folder} has {found} and none for the split {split}; every class needs "
+                f"at least three, one for each of train, validation and test.{why}"
             )
 
 
@@ -370,9 +344,8 @@ UPRIGHT = {  # what turns an image upright, by the orientation in its EXIF note
 def load_image(path: str | Path, *, at_least: int | None = None) -> Image.Image:
     """The image in a file as RGB, upright; the first frame if it moves, white where it is transparent.
 
-    `at_least`: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its sides stay at
-    least this many pixels, which is faster. Raises Unreadable if its content is no image, CourseError if the file
-    can't be read at all.
+    `at_least`: a JPEG may be decoded smaller, which is faster, as long as its sides keep this many pixels.
+    Raises Unreadable if its content is no image, CourseError if the file can't be read at all.
     """
     return decode(read(path), path, at_least=at_least)
 
@@ -383,18 +356,18 @@ def read(path: str | Path) -> bytes:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
             kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe or a device"
-            raise CourseError(f"{printable(path)} is {kind}, not the file of an image.")
+            raise CourseError(f"{path} is {kind}, not the file of an image.")
         if about.st_size > LARGEST_FILE:
-            raise Unreadable(f"{printable(path)} is larger than a gigabyte: no image, or too large to train on.")
+            raise Unreadable(f"{path} is larger than a gigabyte: no image, or too large to train on.")
         # Read at once: every access to a file in Pillow's small pieces would make threads wait for each other.
         with open(path, "rb", buffering=0) as file:
             return file.read()
     except FileNotFoundError as error:
         link = " (it is a link that leads nowhere)" if os.path.islink(path) else ""
-        raise CourseError(f"There is no file {printable(path)}{link}.") from error
+        raise CourseError(f"There is no file {path}{link}.") from error
     except OSError as error:
         raise CourseError(
-            f"{printable(path)} could not be read ({error.strerror or first_line(error)}). The file may be healthy: "
+            f"{path} could not be read ({error.strerror or first_line(error)}). The file may be healthy: "
             "look at the disk, the network drive or the file's rights, and run again."
         ) from error
 
@@ -412,12 +385,10 @@ def open_image(content: bytes, path: str | Path) -> Iterator[Image.Image]:
         with identify(content) as image:
             yield image
     except MemoryError as error:
-        raise CourseError(f"Not enough memory to decode {printable(path)}. Close other programs.") from error
+        raise CourseError(f"Not enough memory to decode {path}. Close other programs.") from error
     # A damaged file makes Pillow stumble anywhere: OSError, SyntaxError, ValueError, struct.error, KeyError and more.
     except Exception as error:
-        raise Unreadable(
-            f"{printable(path)} can't be read as an image. Replace it or take it out of the folder."
-        ) from error
+        raise Unreadable(f"{path} can't be read as an image. Replace it or take it out of the folder.") from error
 
 
 def identify(content: bytes) -> Image.Image:
@@ -489,9 +460,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         values = numpy.nan_to_num(numpy.asarray(image, dtype=numpy.float32), posinf=0, neginf=0)
         # Pillow's own conversion would cut values off at 255 instead of scaling them.
-        return Image.fromarray((values * (255 / white_of(image, values))).clip(0, 255).astype(numpy.uint8)).convert(
-            "RGB"
-        )
+        scaled = (values * (255 / white_of(image, values))).clip(0, 255)
+        return Image.fromarray(scaled.astype(numpy.uint8)).convert("RGB")
     if is_transparent(image):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -524,72 +494,50 @@ def register_formats() -> None:
 
 def has_image_name(path: Path) -> bool:
     """True if a file is called like an image, whether Pillow can read that kind here or not."""
-    return path.suffix.lower() in image_suffixes()
-
-
-@cache
-def image_suffixes() -> set[str]:
-    """The endings of the names of images, in small letters."""
     register_formats()
-    return {*Image.registered_extensions(), ".heic", ".heif", ".avif", ".jfif"}
+    suffix = path.suffix.lower()
+    return suffix in Image.registered_extensions() or suffix in (".heic", ".heif", ".avif")
 
 
 # ------------------------------------------------------------------------------------- many files
 
 
-@dataclass(frozen=True)
-class Look:
-    """What one reading of a file gives: which content it has, and whether that can be decoded."""
-
-    digest: str  # SHA-256, 64 hexadecimal digits
-    readable: bool
-
-
-def look_into(files: list[Path]) -> dict[Path, Look]:
-    """Each file read once. Raises CourseError at the first that can't be read, which says nothing about its content."""
-    mine = in_threads(look_at, files[rank() :: world()], title="reading images")
+def digests_of(files: list[Path]) -> dict[Path, str]:
+    """The `digest_if_readable` of each file. Raises CourseError at the first that can't be read from the disk."""
+    mine = in_threads(digest_if_readable, files[rank() :: world()], title="reading images")
     return dict(zip(files, collected(mine), strict=True))
 
 
-def look_at(path: Path) -> Look:
-    """A file's digest, and whether it can be decoded to its end, which is what `load_image` needs at any size.
+def digest_if_readable(path: Path) -> str:
+    """The digest of a file that can be decoded to its end, as `load_image` must do at any size; empty for any other.
 
-    The smallest draft will do: a JPEG's bytes are all read for it, only the arithmetic is less. A test mutates 1,000
-    images and finds none that can be read at one size and not at another.
+    The smallest draft will do: a JPEG's bytes are all read for it, only the arithmetic is less.
     """
-    content = b""
     try:
         content = read(path)
         decode(content, path, at_least=1)
     except Unreadable:
-        return Look(digest_of(content), readable=False)
-    return Look(digest_of(content), readable=True)
+        return ""
+    return digest_of(content)
 
 
-def is_readable(path: Path) -> bool:
-    """True if the file's content can be decoded to its end; raises CourseError if the file can't be read."""
-    return look_at(path).readable
-
-
-def digest_of(content: bytes) -> str:
-    """The SHA-256 of a file's bytes: 64 hexadecimal digits."""
+def digest_of(content: bytes | str) -> str:
+    """The SHA-256 of a file's bytes, or of a text: 64 hexadecimal digits."""
+    content = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     return hashlib.sha256(content).hexdigest()
 
 
 def in_threads(work: Callable, files: list[Path], *, title: str) -> list:
-    """What `work` returns for every file, in order; a thread for each processor core.
+    """What `work` returns for every file, in order; a thread for each core, since Pillow decodes without Python's lock.
 
-    Threads are enough, since Pillow decodes without holding Python's lock, and unlike processes they start at once
-    on every system. What takes longer than two seconds shows a progress bar on standard error.
+    What takes longer than two seconds shows a progress bar on standard error.
     """
     register_formats()
     # Handing over small images one by one would take long; large pieces would leave threads idle at the end.
     size = min(32, len(files) // (8 * cores()) + 1)
     pieces = [files[i : i + size] for i in range(0, len(files), size)]
-    with (
-        warnings.catch_warnings(),
-        closing(stream(lambda piece: [work(file) for file in piece], pieces, cores())) as results,
-    ):
+    results = stream(lambda piece: [work(file) for file in piece], pieces, cores())
+    with warnings.catch_warnings(), closing(results):
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image, the caller says
         return list(tqdm(chain.from_iterable(results), total=len(files), desc=title, unit=" files", delay=2))
 
@@ -611,25 +559,13 @@ def stream(work: Callable, items: Iterable, threads: int, **options) -> Iterator
         pool.shutdown(cancel_futures=True)
 
 
-@cache
-def decoders() -> ThreadPoolExecutor:
-    """Threads for decoding batch after batch, one for each processor core; between batches they wait."""
-    register_formats()
-    return ThreadPoolExecutor(cores(), "decoder")
-
-
-if hasattr(os, "register_at_fork"):  # a forked process inherits no threads: it must make its own
-    os.register_at_fork(after_in_child=decoders.cache_clear)
-
-
 # ----------------------------------------------------------------------------- images to tensors
 
 
 class EvalTransform(v2.Compose):
-    """Image to normalized tensor (3, size, size): the whole of it, squeezed to a square if it is none.
+    """Image to normalized tensor (3, size, size): all of it, squeezed to a square, where most cut out the middle.
 
-    Most programs cut out the middle instead, and lose what stands beside it (measured: results/README.md). It is a
-    tensor before it is resized: PyTorch resizes it faster than Pillow, to within one of 255 levels.
+    It is a tensor before it is resized: PyTorch resizes it faster than Pillow, to within one of 255 levels.
     """
 
     def __init__(self, size: int, mean=IMAGENET_MEAN, std=IMAGENET_STD):
@@ -659,7 +595,7 @@ def to_square(image: Image.Image) -> Image.Image:
     return image if image.width == image.height else image.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def to_normalized(mean=IMAGENET_MEAN, std=IMAGENET_STD) -> list[v2.Transform]:
+def to_normalized(mean, std) -> list[v2.Transform]:
     """A tensor of 8-bit RGB to float32 in [0, 1], less the mean, divided by the standard deviation."""
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std, inplace=True)]
 
@@ -677,6 +613,7 @@ class ImageDataset(Dataset):
         self.images, self.transform, self.size = images, transform, size
         self.digests = digests or {}  # path to SHA-256, where known: what is stored about a file is found without it
         self.seed = None  # a number: `fit` puts that of each epoch in its place
+        register_formats()  # before the threads that decode
 
     def __len__(self) -> int:
         return len(self.images)
@@ -689,12 +626,9 @@ class ImageDataset(Dataset):
         """The image transformed; with a seed, by random numbers that depend on the seed and the image's index alone."""
         if self.seed is None:
             return self.transform(image)
-        state = torch.get_rng_state()
-        try:
-            torch.default_generator.manual_seed(int(digest_of(f"{self.seed} {index}".encode())[:8], 16))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(digest_of(f"{self.seed} {index}")[:8], 16))
             return self.transform(image)
-        finally:
-            torch.set_rng_state(state)
 
     def load(self, path: Path) -> Image.Image:
         """The image in a file."""
@@ -705,13 +639,13 @@ class ImageDataset(Dataset):
         return decode(content, path, at_least=round(1.3 * self.size))
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
-        """A whole batch, as DataLoader asks for it: files are decoded in threads, unless this is a worker process.
+        """A whole batch, as DataLoader asks for it, decoded in threads; a worker process has one.
 
         The transform goes through the images in their order, because its random numbers come in that of the seed.
         """
         paths, labels = zip(*(self.images[index] for index in indices), strict=True)
-        decoded = map(self.load, paths) if get_worker_info() else decoders().map(self.load, paths)
-        return list(zip(map(self.seen, indices, decoded), labels, strict=True))
+        with closing(stream(self.load, paths, 1 if get_worker_info() else cores())) as decoded:
+            return list(zip(map(self.seen, indices, decoded), labels, strict=True))
 
 
 def make_loaders(
@@ -732,18 +666,15 @@ def make_loaders(
     `batch_size` is 32 by default, or 16 for fewer than 1,000 images: an epoch of large batches has too few steps.
     `passes`: how often an epoch shows each training image. `by_image`: augmentation depends on seed, epoch and image
     alone, so that it is the same on any number of processes; else on all images that came before.
-    `mean`, `std`: those that the network expects.
-    `workers`: processes that decode, by default as `default_workers` says.
+    `mean`, `std`: those that the network expects. `workers`: processes that decode, by default `default_workers`.
     """
     batch_size = batch_size or (16 if len(splits.train) < 1000 else 32)
-    plain = EvalTransform(size, mean, std)
-    transforms = {"train": train_transform(size, mean, std) if augment else plain, "validation": plain, "test": plain}
-    train, *others = [
-        ImageDataset(part, transforms[name], size=size, digests=splits.digests) for name, part in splits.parts().items()
-    ]
+    plain, dataset = EvalTransform(size, mean, std), partial(ImageDataset, size=size, digests=splits.digests)
+    train = dataset(splits.train, train_transform(size, mean, std) if augment else plain)
+    others = [dataset(part, plain) for part in (splits.validation, splits.test)]
     train.seed = 0 if by_image else None
-    options = {"num_workers": default_workers(len(train)) if workers is None else workers}
-    options |= {"pin_memory": torch.cuda.is_available()}
+    workers = default_workers(len(train)) if workers is None else workers
+    options = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
     return (
         DataLoader(train, batch_size, sampler=RandomSampler(train, num_samples=passes * len(train)), **options),
         *(DataLoader(part, 2 * batch_size, **options) for part in others),
@@ -762,10 +693,7 @@ def with_batches(loader: DataLoader, batches) -> DataLoader:
 
 
 def default_workers(images: int) -> int:
-    """Processes that decode images while a GPU computes: none for small data, or where processes start slowly.
-
-    Without a GPU there are none: `ImageDataset` decodes in threads, and both need the same cores.
-    """
+    """Processes that decode images beside a GPU; none for small data, and none where computing needs the same cores."""
     # On Windows and macOS each worker starts Python anew, and in a notebook it may never come up.
     if sys.platform != "linux" or images < 1000 or not torch.cuda.is_available():
         return 0

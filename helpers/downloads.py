@@ -22,17 +22,17 @@ from tempfile import TemporaryDirectory
 
 import requests
 from filelock import FileLock, Timeout
-from requests.adapters import HTTPAdapter
-from requests.exceptions import ChunkedEncodingError, InvalidHeader, ProxyError, SSLError
+from requests.exceptions import ChunkedEncodingError, ProxyError, SSLError
 from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
-from urllib3.util import Retry, parse_url
+from urllib3 import HTTPResponse, Retry
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
+from urllib3.util import parse_url
 
 from .settings import BadArgument, CourseError, first_line
 
 PIECE = 1 << 16  # bytes that are written at once; a connection that breaks loses fewer than that
-MIN_GAIN = 1 << 20  # bytes that tries must have brought to count as progress
+MIN_GAIN = 1 << 18  # bytes that a try must have brought for the failures before it to be forgotten
 BUSY = {408, 425, 429, *range(500, 600)}  # answers after which another try may help
 
 
@@ -47,19 +47,9 @@ class Patience:
     longest_wait: float = 60  # a server that asks for a longer one is given up
 
     def retry(self) -> Retry:
-        """As urllib3 understands it. `other`: a certificate or a proxy that refuses does so again."""
+        """As urllib3 understands it, which counts the failures and waits."""
         waits = {"backoff_factor": self.first_wait, "backoff_jitter": self.first_wait, "backoff_max": self.longest_wait}
-        return PoliteRetry(self.tries - 1, other=0, status_forcelist=BUSY, raise_on_status=False, **waits)
-
-
-class PoliteRetry(Retry):
-    """Waits as long as the server asks, but gives up if that is too long."""
-
-    def increment(self, method=None, url=None, response=None, **options) -> Retry:
-        """The patience that is left after one more failure; raises MaxRetryError if none is."""
-        if response and (self.get_retry_after(response) or 0) > self.backoff_max:
-            raise MaxRetryError(options.get("_pool"), url)
-        return super().increment(method, url, response, **options)
+        return Retry(self.tries - 1, **waits)
 
 
 PATIENCE = Patience()
@@ -70,7 +60,11 @@ class Failed(Exception):
 
 
 class Broken(Failed):
-    """A try that failed, after which the next may go on."""
+    """A try that failed, after which the next may go on; `answer`: of a server that may say when."""
+
+    def __init__(self, cause: str, answer: HTTPResponse | None = None):
+        super().__init__(cause)
+        self.answer = answer
 
 
 # ------------------------------------------------------------------------------ a file, fetched
@@ -78,13 +72,12 @@ class Broken(Failed):
 
 def find_archive(name: str) -> Path | None:
     """The file of that name in the folder COURSE_ARCHIVES, or None."""
-    folder = os.environ.get("COURSE_ARCHIVES")
-    if not folder:
+    if not (named := os.environ.get("COURSE_ARCHIVES")):
         return None
-    if not Path(folder).is_dir():
-        raise BadArgument(f"COURSE_ARCHIVES names {folder!r}, which is not a folder.")
-    file = Path(folder) / name
-    return file if file.is_file() else None
+    folder = Path(os.path.expanduser(named))
+    if not folder.is_dir():
+        raise BadArgument(f"COURSE_ARCHIVES names {named!r}, which is not a folder.")
+    return folder / name if (folder / name).is_file() else None
 
 
 def fetch(
@@ -145,10 +138,10 @@ def fetch_from(url: str, part: "Part", flaw_of: Callable) -> None:
             if part.size() >= most + MIN_GAIN:  # a bad line may break often, as long as the download gets on
                 retry, most = PATIENCE.retry(), part.size()
             try:
-                retry = retry.increment("GET", url, error=ProtocolError(str(error)))
+                retry = retry.increment("GET", url, error=error)
             except MaxRetryError:
                 raise Failed(f"{error}, {PATIENCE.tries} tries") from error
-            retry.sleep()
+            retry.sleep(error.answer)
 
 
 def complete(url: str, part: "Part", flaw_of: Callable) -> None:
@@ -197,20 +190,16 @@ class Part:
 
 def receive(url: str, part: Part) -> None:
     """Ask for what `part` lacks and write it there; raises Failed if the answer is no, Broken if it ends early."""
-    origin, session = part.origin(url), requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=PATIENCE.retry()))
+    origin = part.origin(url)
     headers = {"Accept-Encoding": "identity"}  # the bytes of the file itself, so that they can be counted
     if origin:
         # If-Range: the rest if the file is still the same, else all of it (RFC 9110, section 13.1.5).
         headers |= {"Range": f"bytes={part.size()}-", "If-Range": origin["validator"]}
     timeout = (PATIENCE.connect, PATIENCE.read)
     try:
-        with session, session.get(url, headers=headers, timeout=timeout, stream=True) as answer:
+        with requests.get(url, headers=headers, timeout=timeout, stream=True) as answer:
             check_answer(answer, part, origin)
             write_body(answer, part, url)
-    except InvalidHeader as error:  # a Retry-After that is no time
-        raise Broken(first_line(error)) from error
     except (requests.RequestException, HTTPError) as error:
         raise explain(error, url) from error
 
@@ -224,9 +213,10 @@ def check_answer(answer: requests.Response, part: Part, origin: dict) -> None:
         part.discard()
         raise Broken("the file changed while it was fetched")
     if status in BUSY:
-        wait = answer.raw.retries.get_retry_after(answer.raw) or 0
-        waited = f"asks to wait {wait:.0f} s" if wait > PATIENCE.longest_wait else f"{PATIENCE.tries} tries"
-        raise Failed(f"{status} {answer.reason}, {waited}")
+        wait = PATIENCE.retry().get_retry_after(answer.raw) or 0
+        if wait > PATIENCE.longest_wait:
+            raise Failed(f"{status} {answer.reason}, asks to wait {wait:.0f} s")
+        raise Broken(f"{status} {answer.reason}", answer.raw)
     if status not in (200, 206):
         proxy = f"the proxy {proxy_of(answer.url)} refused: " if status == 407 else ""
         raise Failed(f"{proxy}{status} {answer.reason}")
@@ -260,19 +250,19 @@ def write_body(answer: requests.Response, part: Part, url: str) -> None:
 
 
 def explain(error: Exception, url: str) -> Failed:
-    """What went wrong in a few words: Broken if in the body, where urllib3 does not try again by itself."""
+    """What went wrong in a few words: Broken if another try may help."""
     text = str(error)
-    cause = "no answer in time" if "timed out" in text else "the connection broke"
+    unreached = "Max retries" in text  # so urllib3 says it, although we let it try only once
     if isinstance(error, ProxyError):
         status, proxy = re.search(r"Tunnel connection failed: ([^'\"]+)", text), proxy_of(url)
         return Failed(f"the proxy {proxy} refused: {status[1]}" if status else f"no connection to the proxy {proxy}")
-    if "Max retries" not in text:
-        broken = isinstance(error, requests.ConnectionError | ChunkedEncodingError)
-        return Broken(cause) if broken else Failed(first_line(error))
-    if isinstance(error, SSLError):
+    if isinstance(error, SSLError) and unreached:
         return Failed("its certificate is not accepted" if "CERTIFICATE" in text else "no secure connection")
-    reached = "timed out" in text or "Connection aborted" in text
-    return Failed(f"{cause if reached else 'no connection'}, {PATIENCE.tries} tries")
+    if "timed out" in text:
+        return Broken("no answer in time")
+    if isinstance(error, requests.ConnectionError | ChunkedEncodingError):
+        return Broken("no connection" if unreached else "the connection broke")
+    return Broken(first_line(error)) if isinstance(error, InvalidHeader) else Failed(first_line(error))
 
 
 def proxy_of(url: str) -> str | None:

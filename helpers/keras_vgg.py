@@ -4,7 +4,6 @@ import math
 
 import keras
 import numpy
-import torch
 from torch import nn
 
 from .models import BATCH_NORM, VGG16, VGG16_LAYERS
@@ -68,24 +67,16 @@ def carry_weights(torch_vgg16: VGG16, keras_vgg16: keras.Model) -> keras.Model:
 def keras_weights(torch_vgg16: VGG16) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
     """Kernel and bias of every layer, in order, in Keras's layout."""
     convolutions = [layer for layer in torch_vgg16.features if isinstance(layer, nn.Conv2d)]
-    first, *others = [layer for layer in torch_vgg16.classifier if isinstance(layer, nn.Linear)]
-    kernels = [convolution_kernel(layer) for layer in convolutions]
-    kernels.append(first_linear_kernel(first, convolutions[-1].out_channels))
-    kernels += [layer.weight.T for layer in others]
-    biases = [layer.bias for layer in (*convolutions, first, *others)]
+    linear = [layer for layer in torch_vgg16.classifier if isinstance(layer, nn.Linear)]
+    # PyTorch keeps (out, in, height, width), Keras (height, width, in, out).
+    kernels = [layer.weight.permute(2, 3, 1, 0) for layer in convolutions] + [layer.weight.T for layer in linear]
+    # The same for the first weights behind the maps, which PyTorch flattens channel by channel, Keras place by place.
+    channels = convolutions[-1].out_channels
+    side = math.isqrt(linear[0].in_features // channels)
+    as_maps = linear[0].weight.view(-1, channels, side, side)
+    kernels[len(convolutions)] = as_maps.permute(2, 3, 1, 0).flatten(0, 2)
+    biases = [layer.bias for layer in convolutions + linear]
     return [(k.detach().cpu().numpy(), b.detach().cpu().numpy()) for k, b in zip(kernels, biases, strict=True)]
-
-
-def convolution_kernel(layer: nn.Conv2d) -> torch.Tensor:
-    """PyTorch keeps (out, in, height, width), Keras (height, width, in, out)."""
-    return layer.weight.permute(2, 3, 1, 0)
-
-
-def first_linear_kernel(layer: nn.Linear, channels: int) -> torch.Tensor:
-    """The weights after `flatten`: PyTorch flattens (channels, height, width), Keras (height, width, channels)."""
-    side = math.isqrt(layer.in_features // channels)
-    as_maps = layer.weight.view(layer.out_features, channels, side, side)
-    return as_maps.permute(2, 3, 1, 0).reshape(layer.in_features, layer.out_features)
 
 
 # --------------------------------------------------------------------------- results

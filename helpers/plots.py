@@ -3,6 +3,7 @@
 import base64
 import io
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, groupby
 
@@ -89,7 +90,7 @@ def begin_near_lowest(axes) -> None:
 def line_chart(
     series: Mapping, *, title: str, x: str, y: str, log_x: bool = False, log_y: bool = False,
     reference: tuple[str, float] | None = None, pale: Mapping | None = None,
-    y_range: tuple[float, float] | None = None, alt: str | None = None,
+    y_range: tuple[float, float] | None = None,
 ) -> Plot:  # fmt: skip
     """A line for each entry: name to its values, counted from 1, or to the pair (x, y).
 
@@ -107,21 +108,21 @@ def line_chart(
     axes.set(**{scale: "log" for scale, is_log in scales.items() if is_log})
     tidy(axes, title=title, x=x, y=y)
     add_legend(figure, entries)
-    figure.alt = alt or f"Line chart, {title}: {y}, by {x}, {in_words(series)}."
+    figure.alt = f"Line chart, {title}: {y}, by {x}, {in_words(series)}."
     return figure
 
 
 def curve_with_spread(
-    series: Mapping[str, Mapping[float, Sequence[float]]], *, title: str, x: str, y: str, log_x: bool = True,
-    reference: tuple[str, float] | None = None, alt: str | None = None,
+    series: Mapping[str, Mapping[float, Sequence[float]]], *, title: str, x: str, y: str,
+    reference: tuple[str, float] | None = None,
 ) -> Plot:  # fmt: skip
     """What several seeds gave, name to {x: one value a seed}: their mean, a dot for each, and the band they fill."""
     means = {
         name: (sorted(values), [float(numpy.mean(values[place])) for place in sorted(values)])
         for name, values in series.items()
     }
-    alt = alt or f"Line chart with a dot for each seed, {title}: mean of {y}, by {x}, {in_words(means)}."
-    figure = line_chart(means, title=title, x=x, y=y, log_x=log_x, reference=reference, alt=alt)
+    figure = line_chart(means, title=title, x=x, y=y, log_x=True, reference=reference)
+    figure.alt = f"Line chart with a dot for each seed, {title}: mean of {y}, by {x}, {in_words(means)}."
     (axes,) = figure.axes
     for line, (name, values) in zip(list(axes.lines), series.items(), strict=False):
         places, colour = means[name][0], line.get_color()
@@ -161,7 +162,7 @@ def in_words(series: Mapping) -> str:
     return "; ".join(f"{label(name)} from {y[0]:.3g} to {y[-1]:.3g}" for name, y in ends.items())
 
 
-def learning_curves(histories: Mapping, *, test_accuracy: Mapping | None = None, alt: str | None = None) -> Plot:
+def learning_curves(histories: Mapping, *, test_accuracy: Mapping | None = None) -> Plot:
     """Loss and accuracy by epoch for one or more runs, side by side.
 
     `histories`: name of a run to its History. `test_accuracy`: name to a fraction, drawn as a diamond after the run.
@@ -182,7 +183,7 @@ def learning_curves(histories: Mapping, *, test_accuracy: Mapping | None = None,
     begin_near_lowest(axes)
     add_legend(figure, entries, columns=3 if tests else 2)
     tested = "".join(f" Test accuracy of {label(name)}: {share:.3g}." for name, share in tests.items())
-    figure.alt = alt or f"Line charts of loss and accuracy by epoch. Validation accuracy: {in_words(series)}.{tested}"
+    figure.alt = f"Line charts of loss and accuracy by epoch. Validation accuracy: {in_words(series)}.{tested}"
     return figure
 
 
@@ -223,10 +224,7 @@ def image_grid(
 
 
 def overlay(image, places: Tensor) -> Image.Image:
-    """The image in grey, under what a map (h, w) says of each place: orange where it is above 0, blue where below.
-
-    Each place is a square of one colour: a smooth picture would pretend to know more than the map does.
-    """
+    """The image in grey, under what a map (h, w) says of each place: a square, orange above 0, blue below."""
     grey = as_image(image).convert("L").convert("RGB")
     shares = (places / places.abs().max().clamp_min(1e-12)).float().cpu().numpy()
     shares = numpy.asarray(Image.fromarray(shares).resize(grey.size, Image.Resampling.NEAREST))[..., None]
@@ -259,9 +257,7 @@ def wrap(text: str, width: int) -> list[str]:
     return [part for line in str(text).split("\n") for part in textwrap.wrap(line, width // LETTER)][:4]
 
 
-def most_wrong(
-    evaluation, images: Sequence, classes: Sequence[str], *, load, count: int = 12, alt: str | None = None
-) -> Plot:
+def most_wrong(evaluation, images: Sequence, classes: Sequence[str], *, load, count: int = 12) -> Plot:
     """The wrongly named images, the most confident first, with the probability that the model gave its answer.
 
     `images`: the (path, label) pairs in the order of the evaluation. `load`: path to PIL image.
@@ -271,7 +267,7 @@ def most_wrong(
     first = sorted(wrong, key=lambda i: -confidence[i])[:count]
     titles = [f"{names[evaluation.labels[i]]}, taken\nfor {names[said[i]]} ({confidence[i]:.0%})" for i in first]
     title = f"{len(wrong)} mistakes in {len(evaluation.labels)} images, the most confident first"
-    figure = image_grid([load(images[i][0]) for i in first], titles, title=title, alt=alt)
+    figure = image_grid([load(images[i][0]) for i in first], titles, title=title)
     figure.name = "mistakes, the most confident first"
     return figure
 
@@ -279,9 +275,7 @@ def most_wrong(
 # --------------------------------------------------------------------------- a matrix, and bars
 
 
-def confusion_matrix(
-    evaluation, classes: Sequence[str], *, title: str = "Confusion matrix", alt: str | None = None
-) -> Plot:
+def confusion_matrix(evaluation, classes: Sequence[str], *, title: str = "Confusion matrix") -> Plot:
     """Rows: the true class. Columns: what the model said. The colour of a cell is its share of the row.
 
     Up to 20 classes, a cell also says how many images it holds; of more than 60, not every class is named.
@@ -305,13 +299,13 @@ def confusion_matrix(
     axes.set_yticks(places, names, fontsize=size)
     tidy(axes, title=title, x="the model says", y="the image shows")
     axes.grid(visible=False)
-    figure.alt = alt or f"{title}, {count} classes: {counts.trace()} of {counts.sum()} images are on the diagonal."
+    figure.alt = f"{title}, {count} classes: {counts.trace()} of {counts.sum()} images are on the diagonal."
     return figure
 
 
 def bar_chart(
     panels: Mapping[str, Mapping[str, float]], *, title: str, x: str, form: str = ".0%",
-    reference: tuple[str, Sequence[float]] | None = None, alt: str | None = None,
+    reference: tuple[str, Sequence[float]] | None = None,
 ) -> Plot:  # fmt: skip
     """Panels side by side, title to {name: value}, the same names in each: a bar to the right for each name.
 
@@ -320,8 +314,8 @@ def bar_chart(
     names = list(next(iter(panels.values())))
     figure, entries = Plot(10, 1.8 + 0.25 * len(names), name=title), {}
     figure.suptitle(literal(title), fontweight="bold")
-    for place, axes in enumerate(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]):
-        panel, values = list(panels.items())[place]
+    subplots = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for place, (axes, (panel, values)) in enumerate(zip(subplots, panels.items(), strict=True)):
         bars = axes.barh(range(len(names)), [values[name] for name in names], color=COLOURS[place])
         axes.bar_label(bars, [f"{values[name]:{form}}" for name in names], padding=3, fontsize=8)
         axes.set_yticks(range(len(names)), [literal(label(name)) for name in names])
@@ -333,11 +327,11 @@ def bar_chart(
     if reference:
         add_legend(figure, entries)
     words = "; ".join(f"{panel}, most: {max(v, key=v.get)}, {max(v.values()):{form}}" for panel, v in panels.items())
-    figure.alt = alt or f"Bar chart of {len(names)} bars: {title}. {words}."
+    figure.alt = f"Bar chart of {len(names)} bars: {title}. {words}."
     return figure
 
 
-def reliability(bins: Sequence[Mapping], *, title: str = "Reliability diagram", alt: str | None = None) -> Plot:
+def reliability(bins: Sequence[Mapping], *, title: str = "Reliability diagram") -> Plot:
     """How often a model is right where it is so sure: a dot for each bin of `calibration_bins`, with its interval."""
     figure = Plot(6.4, 4.8, name=title)
     axes, sure, right = figure.subplots(), [one["probability"] for one in bins], [one["right"] for one in bins]
@@ -348,28 +342,28 @@ def reliability(bins: Sequence[Mapping], *, title: str = "Reliability diagram", 
     tidy(axes, title=title, x="probability of the answer", y="share right")
     add_legend(figure, {"share right, with its 95 % interval": dots, "as sure as it is right": diagonal}, columns=2)
     words = "; ".join(f"{one['images']} at {one['probability']:.2f}, right {one['right']:.2f}" for one in bins)
-    figure.alt = alt or f"{title}: how many images had an answer of which probability, and the share right. {words}."
+    figure.alt = f"{title}: how many images had an answer of which probability, and the share right. {words}."
     return figure
 
 
-def cost_bars(costs: Sequence, *, title: str, alt: str | None = None) -> Plot:
+def cost_bars(costs: Sequence, *, title: str) -> Plot:
     """Where the parameters are and where the work is, a bar for each layer with weights; `costs`: LayerCost of each."""
     costs = [cost for cost in costs if cost.parameters]
     work = {"Parameters": "parameters", "Multiply-adds for one image": "multiply_adds"}
     panels = {panel: {cost.name: getattr(cost, quantity) for cost in costs} for panel, quantity in work.items()}
     shares = {panel: {name: n / sum(of.values()) for name, n in of.items()} for panel, of in panels.items()}
-    return bar_chart(shares, title=title, x="share of the whole network", form=".1%", alt=alt)
+    return bar_chart(shares, title=title, x="share of the whole network", form=".1%")
 
 
 # ------------------------------------------------------------------------------------- drawings
 
 
-def receptive_fields(stacks: Mapping[str, Sequence[int]], *, cells: int = 9, alt: str | None = None) -> Plot:
-    """What one number at the top sees of a row of `cells` pixels at the bottom, through stacks of convolutions.
+def receptive_fields(stacks: Mapping[str, Sequence[int]]) -> Plot:
+    """What one number at the top sees of a row of nine pixels at the bottom, through stacks of convolutions.
 
     `stacks`: name to the kernel sizes, from the bottom up. The figure shows one of the two dimensions.
     """
-    figure, seen = Plot(5 * len(stacks), 3, name="receptive fields"), {}
+    figure, cells, seen = Plot(5 * len(stacks), 3, name="receptive fields"), 9, {}
     for axes, (name, kernels) in zip(figure.subplots(1, len(stacks), squeeze=False)[0], stacks.items(), strict=True):
         widths = [1 + sum(kernel - 1 for kernel in kernels[level:]) for level in range(len(kernels) + 1)]
         for level, width in enumerate(widths):
@@ -384,46 +378,38 @@ def receptive_fields(stacks: Mapping[str, Sequence[int]], *, cells: int = 9, alt
         axes.set_xticks(range(cells))
         axes.grid(visible=False)
     words = "; ".join(f"{size} pixels through {name}" for name, size in seen.items())
-    figure.alt = alt or f"Drawing of what one number at the top sees of an image: {words}."
+    figure.alt = f"Drawing of what one number at the top sees of an image: {words}."
     return figure
 
 
 BOXES = {"Conv2d": (BLUE, "convolution, ReLU"), "MaxPool2d": (ORANGE, "max pooling"), "Linear": (GREEN, "linear layer")}
 
 
-def network_drawing(costs: Sequence, *, title: str, alt: str | None = None) -> Plot:
+def network_drawing(costs: Sequence, *, title: str) -> Plot:
     """The network from left to right: a box for the maps after each layer, higher for larger, wider for more maps.
 
     `costs`: the LayerCost of every layer. Heights grow with the square root of the maps' side, widths with the
-    cube root of their number, so that the smallest box is still to be seen.
+    cube root of their number.
     """
     figure = Plot(12, 3.4, name=title)
-    axes, left, spots, entries = figure.subplots(), 0.0, [], {}
-    for kind, (count, *sides) in ((type(cost.layer).__name__, cost.output_shape) for cost in costs):
-        if kind in BOXES:
-            width, height, (colour, name) = count ** (1 / 3), 3 * (sides[0] if sides else 1) ** 0.5, BOXES[kind]
-            box = Rectangle((left, -height / 2), width, height, facecolor=colour)
-            entries[name] = axes.add_patch(box)
-            spots.append((kind, (count, *sides), left + width / 2, -height / 2))
+    axes, left, entries = figure.subplots(), 0.0, {}
+    layers = [(type(cost.layer).__name__, cost.output_shape) for cost in costs]
+    groups = [(*layer, len(list(equal))) for layer, equal in groupby(layer for layer in layers if layer[0] in BOXES)]
+    for place, (kind, (count, *sides), boxes) in enumerate(groups):
+        width, height, (colour, name) = count ** (1 / 3), 3 * (sides[0] if sides else 1) ** 0.5, BOXES[kind]
+        middle, foot = left + (boxes * (width + 2) - 2) / 2, -height / 2
+        for _ in range(boxes):
+            entries[name] = axes.add_patch(Rectangle((left, foot), width, height, facecolor=colour))
             left += width + 2
-    name_boxes(axes, spots)
+        has_maps_behind = any(len(shape) == 3 for _, shape, _ in groups[place + 1 :])
+        if kind != "MaxPool2d" or not has_maps_behind:  # else the next boxes say how large the maps are now
+            text = f"{count} maps\n{sides[0]} × {sides[1]}" if sides else f"{count}"
+            axes.text(middle, foot - 2, text, ha="center", va="top", fontsize=9)
     figure.suptitle(literal(title), fontweight="bold")
     add_legend(figure, entries)
     axes.autoscale_view()
     axes.axis("off")
-    kinds = ", ".join(f"{sum(spot[0] == kind for spot in spots)} of {name}" for kind, (_, name) in BOXES.items())
-    figure.alt = alt or f"Drawing of a network, a box for the output of each layer: {title}. {kinds}."
+    counts = Counter(kind for kind, _ in layers)
+    kinds = ", ".join(f"{counts[kind]} of {name}" for kind, (_, name) in BOXES.items())
+    figure.alt = f"Drawing of a network, a box for the output of each layer: {title}. {kinds}."
     return figure
-
-
-def name_boxes(axes, spots: Sequence[tuple]) -> None:
-    """Number and size of the maps, once below each group of boxes of the same kind and shape.
-
-    `spots`: (kind, output shape, middle, foot) of each box, from left to right.
-    """
-    for (kind, (count, *sides)), group in groupby(spots, key=lambda spot: spot[:2]):
-        _, _, middles, feet = zip(*group, strict=True)
-        if kind == "MaxPool2d" and any(len(shape) == 3 and middle > middles[-1] for _, shape, middle, _ in spots):
-            continue  # the next group says how large the maps are now
-        text = f"{count} maps\n{sides[0]} × {sides[1]}" if sides else f"{count}"
-        axes.text(numpy.mean(middles), feet[0] - 2, text, ha="center", va="top", fontsize=9)

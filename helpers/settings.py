@@ -15,12 +15,12 @@ SAMPLE = COURSE_ROOT / "data" / "sample" if IN_CLONE else Path(__file__).resolve
 
 
 class CourseError(Exception):
-    """Something that a user can cause or mend. The message is one line: what is wrong and what to do."""
+    """Something that a user can cause or mend. The message is one line, whatever files and classes are called."""
 
     def __init__(self, message: str):
-        # A loader's worker process reports its error as a whole traceback; the last line is "module.Class: message".
-        caught = message.startswith("Caught ")
-        super().__init__(message.rstrip().splitlines()[-1].partition(": ")[2] if caught else message)
+        if message.startswith("Caught "):  # by a loader's worker process, as a traceback: "module.Class: message" last
+            message = message.rstrip().splitlines()[-1].partition(": ")[2]
+        super().__init__(printable(message))
 
     def _render_traceback_(self) -> list[str]:
         """What Jupyter shows instead of a traceback: the one line."""
@@ -62,15 +62,15 @@ class Setting:
         return f"setting: {printable(self.name)}, {network}, precision: {precision}"
 
 
+SLIM_WEIGHTS = {name: str(SAMPLE / f"{name}_slim.safetensors") for name in ("vgg16", "vgg16_bn")}  # of the sample
 SETTINGS = {
-    "sample": Setting("sample", 96, 96, 7, 5, weights=str(SAMPLE / "vgg16_slim.safetensors"), scratch_passes=4),
+    "sample": Setting("sample", 96, 96, 7, 5, weights=SLIM_WEIGHTS["vgg16"], scratch_passes=4),
     "photos": Setting("photos", 128, 224, 11, 8, scratch_passes=4),
     "photos-full": Setting("photos-full", 128, 224, 15, 3),
 }
 # Small networks are quick enough for images a little larger than those they learned from, and gain by it
 # (results/README.md).
 ENLARGED = {"squeezenet1_1": 8 / 7, "timm:tf_efficientnet_lite0": 8 / 7}
-SLIM_WEIGHTS = {"vgg16": "vgg16_slim.safetensors", "vgg16_bn": "vgg16_bn_slim.safetensors"}
 
 
 def choose_setting(
@@ -84,25 +84,19 @@ def choose_setting(
     if asked := name or os.environ.get("COURSE_SETTING"):
         name = as_setting_or_folder(asked)
     else:  # an Apple GPU alone is no wish to download 600 MB
-        name = "photos" if torch.cuda.is_available() else "sample"
+        name = "photos" if best_device().type == "cuda" else "sample"
     backbone = backbone or os.environ.get("COURSE_BACKBONE")
     weights = weights or os.environ.get("COURSE_WEIGHTS")
     setting = SETTINGS.get(name) or replace(SETTINGS["photos"], name=name)
     setting = replace(setting, precision=choose_precision(best_device(), precision))
     if backbone:
-        size = round(size_for(backbone, setting) * ENLARGED.get(backbone, 1))
-        setting = replace(setting, backbone=backbone, weights=default_weights(name, backbone), transfer_size=size)
+        from .models import BACKBONES, expected_images  # here, because models imports this module
+
+        size = setting.transfer_size if backbone in BACKBONES else expected_images(backbone)["size"]
+        size = round(size * ENLARGED.get(backbone, 1))
+        usual = SLIM_WEIGHTS.get(backbone, "imagenet") if name == "sample" else "imagenet"
+        setting = replace(setting, backbone=backbone, weights=usual, transfer_size=size)
     return replace(setting, weights=weights) if weights else setting
-
-
-def size_for(backbone: str, setting: Setting) -> int:
-    """The side of the images that a backbone sees: the setting's for those of the lessons, else what it learned from.
-
-    Raises BadArgument for an unknown backbone.
-    """
-    from .models import BACKBONES, expected_images  # here, because models imports this module
-
-    return setting.transfer_size if backbone in BACKBONES else expected_images(backbone)["size"]
 
 
 def as_setting_or_folder(text: str) -> str:
@@ -111,7 +105,7 @@ def as_setting_or_folder(text: str) -> str:
     folder = Path(name)
     if name in SETTINGS and folder.is_dir() and not folder.resolve().is_relative_to(SAMPLE):
         raise BadArgument(
-            f"{name!r} is a setting, and there is a folder {printable(folder.resolve())} too. "
+            f"{name!r} is a setting, and there is a folder {folder.resolve()} too. "
             f"Write ./{name} for the folder, or rename it to use the setting."
         )
     if name in SETTINGS or (name.lower() in SETTINGS and not folder.is_dir()):
@@ -119,28 +113,18 @@ def as_setting_or_folder(text: str) -> str:
     if name and folder.is_dir():
         return name
     if folder.is_file():
-        raise BadArgument(f"{printable(name)} is a file. Give a folder of images; an archive must be unpacked first.")
-    tried = printable(folder.absolute())
-    raise BadArgument(f"{name!r} is neither a setting ({', '.join(SETTINGS)}) nor a folder: there is no {tried}.")
-
-
-def default_weights(setting_name: str, backbone: str) -> str:
-    """The sample starts from the embedded slim networks where there is one, all else from ImageNet weights."""
-    if setting_name == "sample" and backbone in SLIM_WEIGHTS:
-        return str(SAMPLE / SLIM_WEIGHTS[backbone])
-    return "imagenet"
+        raise BadArgument(f"{name} is a file. Give a folder of images; an archive must be unpacked first.")
+    choices = ", ".join(SETTINGS)
+    raise BadArgument(f"{name!r} is neither a setting ({choices}) nor a folder: there is no {folder.absolute()}.")
 
 
 def best_device() -> torch.device:
     """COURSE_DEVICE, such as cpu; without it the CUDA card if there is one, else Apple's GPU (MPS), else the CPU."""
-    try:
-        if name := os.environ.get("COURSE_DEVICE"):
-            return torch.device(name)
-    except RuntimeError as error:
-        raise BadArgument(f"COURSE_DEVICE is {name!r}; choose cpu, cuda or mps.") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = os.environ.get("COURSE_DEVICE") or next(name for name in is_there if is_there[name])
+    if not is_there.get(name.partition(":")[0]):
+        raise BadArgument(f"COURSE_DEVICE is {name!r}; choose cpu, cuda or mps, whichever this machine has.")
+    return torch.device(name)
 
 
 # ------------------------------------------------------------------------- machines and folders
@@ -174,7 +158,7 @@ def has_bfloat16_units() -> bool:
 def kept(name: str) -> Path:
     """Where "downloads", "features" and "runs" are: in COURSE_CACHE, else in the clone, else in the user's cache."""
     if cache := os.environ.get("COURSE_CACHE"):
-        return Path(cache).expanduser() / name
+        return Path(os.path.expanduser(cache)) / name
     in_clone = COURSE_ROOT if name == "runs" else COURSE_ROOT / "data"
     if IN_CLONE and os.access(in_clone, os.W_OK):
         return in_clone / name
@@ -186,11 +170,12 @@ DOWNLOADS, FEATURES, RUNS = kept("downloads"), kept("features"), kept("runs")  #
 
 def environment() -> dict:
     """Versions and hardware, as every measured number carries them."""
+    device = best_device()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else best_device().type,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
     }
@@ -213,16 +198,12 @@ def cpu_info(key: str) -> str:
 
 def format_table(header: list[str], rows: list[list], *, left: tuple[int, ...] = (0,)) -> str:
     """Header and rows as aligned text: the columns `left` to the left, the others to the right."""
-    cells = [[printable(str(cell)) for cell in row] for row in [header, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    aligned = [
-        [
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in cells
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in aligned)
+    cells = [[printable(cell) for cell in row] for row in [header, *rows]]
+    columns = []
+    for i, column in enumerate(zip(*cells, strict=True)):
+        align, width = (str.ljust if i in left else str.rjust), max(map(len, column))
+        columns.append([align(cell, width) for cell in column])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def printable(text: object) -> str:

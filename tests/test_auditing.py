@@ -216,7 +216,7 @@ def test_colours_that_cannot_be_decoded_count_although_thumbnails_are_grey(sampl
     grey.draft("L", (32, 32))
     grey.load()
     assert found(helpers.audit(sample)) == [("unreadable", "train/cats/odd.jpg")]
-    assert not data.is_readable(sample / "train" / "cats" / "odd.jpg")
+    assert not data.digest_if_readable(sample / "train" / "cats" / "odd.jpg")
 
 
 def test_the_reasons_are_told_apart(sample, monkeypatch):
@@ -457,6 +457,8 @@ def test_a_folder_without_any_image_is_refused(tmp_path, names):
 def test_a_folder_that_is_not_there_is_refused_and_a_tilde_understood(tmp_path, monkeypatch):
     with pytest.raises(BadArgument, match=re.escape(f"There is no folder {tmp_path / 'x'}")):
         helpers.audit(tmp_path / "x")
+    with pytest.raises(BadArgument, match=r"There is no folder .*~\$x"):  # a name, and nobody's home
+        helpers.audit("~$x")
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
     (tmp_path / "1.jpg").write_bytes(encoded(drawing(1), "JPEG"))

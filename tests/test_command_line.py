@@ -471,7 +471,7 @@ def test_an_image_that_is_cut_short_is_not_loaded_and_that_is_said(images, cut, 
 
 
 def test_an_image_that_is_damaged_after_the_check_ends_the_run_with_its_name(images, cut, capsys, monkeypatch):
-    monkeypatch.setattr(data, "look_at", lambda path: data.Look("0" * 64, readable=True))
+    monkeypatch.setattr(data, "digest_if_readable", lambda path: "0" * 64)
     assert run("train", "scratch", "--data", images) == 1
     errors = capsys.readouterr().err
     assert errors.startswith(f"error: {cut} can't be read as an image")

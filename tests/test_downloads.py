@@ -14,7 +14,7 @@ from hashlib import sha256
 from time import time
 
 import pytest
-from faults import ETAG, PATIENCE, leftovers, make_zip, noise, running_server, status, tree, whole
+from faults import ETAG, PATIENCE, garbage, leftovers, make_zip, noise, running_server, status, tree, whole
 
 from helpers import downloads
 from helpers.downloads import fetch, unpack
@@ -153,7 +153,15 @@ def test_a_wrong_file_is_not_fetched_twice(server, tmp_path):
     assert len(server.asked) == 1
 
 
-def test_the_wait_that_a_server_asks_for_is_kept(server, tmp_path):
+def test_failures_of_every_kind_are_counted_together(server, tmp_path):
+    answers = [status(503), whole(BODY, cut=0), garbage, whole(BODY)]
+    with pytest.raises(CourseError, match="the connection broke, 3 tries"):
+        fetch(server.serve(*answers), tmp_path / "a.zip")
+    assert len(server.asked) == 3
+
+
+def test_the_wait_that_a_server_asks_for_is_kept(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "PATIENCE", replace(PATIENCE, tries=4))
     date = formatdate(time() + 50, usegmt=True)
     answers = [status(code, Retry_After=wait) for code, wait in ((429, 7), (503, date), (429, "soon"))]
     fetch(server.serve(*answers, whole(BODY)), tmp_path / "a.zip")
@@ -361,9 +369,14 @@ def test_the_archive_folder_is_searched_by_file_name(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_ARCHIVES", str(tmp_path))
     assert downloads.find_archive("a.zip") == tmp_path / "a.zip"
     assert downloads.find_archive("b.zip") is None
-    monkeypatch.setenv("COURSE_ARCHIVES", str(tmp_path / "missing"))
-    with pytest.raises(BadArgument, match="COURSE_ARCHIVES names"):
-        downloads.find_archive("a.zip")
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    monkeypatch.setenv("COURSE_ARCHIVES", "~")  # as written in a notebook, where no shell understands it
+    assert downloads.find_archive("a.zip") == tmp_path / "a.zip"
+    for name in (str(tmp_path / "missing"), "~$x"):
+        monkeypatch.setenv("COURSE_ARCHIVES", name)
+        with pytest.raises(BadArgument, match="COURSE_ARCHIVES names"):
+            downloads.find_archive("a.zip")
     monkeypatch.delenv("COURSE_ARCHIVES")
     assert downloads.find_archive("a.zip") is None
 

@@ -18,7 +18,7 @@ from helpers.settings import BadArgument, CourseError, Stopped, choose_precision
 COURSE = Path(__file__).resolve().parent.parent
 VARIABLES = (
     "COURSE_SETTING", "COURSE_BACKBONE", "COURSE_WEIGHTS", "COURSE_ARCHIVES", "COURSE_PRECISION", "COURSE_CACHE",
-    "XDG_CACHE_HOME",
+    "COURSE_DEVICE", "XDG_CACHE_HOME",
 )  # fmt: skip
 
 
@@ -251,6 +251,8 @@ def test_a_variable_names_another_place(monkeypatch, tmp_path):
     assert settings.kept("features") == tmp_path / "mine" / "features"
     monkeypatch.setenv("COURSE_CACHE", "~/mine")
     assert settings.kept("runs") == Path.home() / "mine" / "runs"
+    monkeypatch.setenv("COURSE_CACHE", "~$x")  # a name, and nobody's home
+    assert settings.kept("runs") == Path("~$x", "runs")
 
 
 def test_a_course_on_a_read_only_disk_uses_the_users_cache(monkeypatch, tmp_path):
@@ -327,6 +329,11 @@ def test_a_notebook_shows_the_one_line_and_no_traceback(capsys, error):
     assert capsys.readouterr().out.strip() == f"{error.__name__}: The cat is missing. Buy one."
 
 
+@pytest.mark.parametrize("error", [CourseError, BadArgument])
+def test_an_error_is_one_line_whatever_a_file_is_called(error):
+    assert str(error("No file a\nb\x1b[31m\udce4.jpg.")) == "No file a\\nb\\x1b[31m\\udce4.jpg."
+
+
 def test_a_stop_is_one_line_too(capsys):
     shell = InteractiveShell.instance()
     shell.user_ns["Stopped"] = Stopped
@@ -341,10 +348,20 @@ def test_the_error_of_a_worker_process_is_its_last_line():
     assert str(CourseError(text)) == "x: y is damaged."
 
 
+def test_a_card_that_is_not_used_is_no_reason_for_photographs_and_in_no_result(machine, monkeypatch):
+    machine(cuda=(8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "A card")
+    assert (choose_setting().name, settings.environment()["device"]) == ("photos", "A card")
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    assert (choose_setting().name, settings.environment()["device"]) == ("sample", "cpu")
+
+
 def test_the_device_can_be_chosen(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     monkeypatch.setenv("COURSE_DEVICE", "cpu")
     assert settings.best_device() == torch.device("cpu")
-    monkeypatch.setenv("COURSE_DEVICE", "gpu")
-    with pytest.raises(settings.BadArgument, match="choose cpu, cuda or mps"):
-        settings.best_device()
+    for name in ("gpu", "cuda"):  # no device, and one that this machine lacks
+        monkeypatch.setenv("COURSE_DEVICE", name)
+        with pytest.raises(settings.BadArgument, match="choose cpu, cuda or mps"):
+            settings.best_device()
