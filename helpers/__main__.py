@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -17,28 +17,13 @@ from tqdm import tqdm
 from .auditing import audit
 from .data import Splits, list_files, load_image, load_splits
 from .distributed import agree, group, rank, world
-from .downloads import write_whole
+from .downloads import check_writable, write_whole
 from .evaluating import as_text
 from .explaining import evidence, pool_of
 from .exporting import check_packages, export, page_files, write_page
 from .models import BACKBONES
 from .plots import Plot, image_grid, label, learning_curves, overlay
-from .runs import (
-    CHECKPOINT_FILE,
-    RECIPES,
-    RUN_FILE,
-    Answer,
-    Run,
-    check_writable,
-    compare,
-    comparison_table,
-    evaluate_run,
-    load_model,
-    load_run,
-    predict_all,
-    read_run,
-    transform_of,
-)
+from .runs import RECIPES, compare, evaluate_run, is_finished, load_model, predict_all, read_run, transform_of
 from .settings import PRECISIONS, SETTINGS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
 
@@ -56,15 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except BadArgument as error:
-        return complain(error, status=2)
     except (CourseError, OSError) as error:
-        return complain(error, status=1)
+        return complain(error, status=2 if isinstance(error, BadArgument) else 1)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        hint = "Close what else uses it, or take --backbone squeezenet1_1"
-        return complain(CourseError(f"Out of memory. {hint}"), status=1)
+        return complain(CourseError("Out of memory. Close other programs, or take --backbone squeezenet1_1"), status=1)
     except KeyboardInterrupt as error:
         return complain(CourseError(str(error) or "Stopped"), status=130)
 
@@ -84,59 +66,49 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and options."""
+    """All commands and options; what a command does is told by its function's docstring."""
     top = Parser(prog="python -m helpers", description="Transfer learning for images, from the command line.")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    both = commands.add_parser("compare", help="train a CNN from scratch and a pretrained network, side by side")
-    both.set_defaults(command=compare_command)
-    one = commands.add_parser("train", help="train one of the two, or fine-tune the pretrained one")
-    one.add_argument("recipe", choices=RECIPES)
-    one.add_argument("--resume", action="store_true", help="go on from the last whole epoch of a run that was killed")
-    one.add_argument("--balanced", action="store_true", help="learn from each class equally often (transfer only)")
-    one.set_defaults(command=train_command)
-    for command in (both, one):
+
+    def add(work: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:
+        command = commands.add_parser(work.__name__.removesuffix("_command"), help=work.__doc__)
+        command.set_defaults(command=work)
+        return command
+
+    to_compare, to_train, to_predict = map(add, (compare_command, train_command, predict_command))
+    to_explain, to_evaluate, to_export = map(add, (explain_command, evaluate_command, export_command))
+    to_page, to_audit = map(add, (page_command, audit_command))
+    for command in (to_compare, to_train):
         add_training_options(command)
-    use = commands.add_parser("predict", help="name the class of images, with a trained model")
-    use.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
-    use.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
-    use.add_argument("--never-refuse", action="store_true", help="name a class for images unlike all training images")
-    form = use.add_mutually_exclusive_group()
+    to_train.add_argument("recipe", choices=RECIPES)
+    to_train.add_argument("--resume", action="store_true", help="go on from the last whole epoch of a killed run")
+    to_train.add_argument("--balanced", action="store_true", help="learn from each class equally often (transfer only)")
+    for command in (to_predict, to_explain, to_evaluate, to_export, to_page):
+        command.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+    for command in (to_predict, to_explain):
+        command.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
+    to_predict.add_argument("--never-refuse", action="store_true", help="name a class for images unlike all known ones")
+    form = to_predict.add_mutually_exclusive_group()
     for name, what in {"json": "a JSON object for each image, one a line", "csv": "a table with a header"}.items():
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {what}")
-    use.set_defaults(command=predict_command)
-    why = commands.add_parser("explain", help="show which places of images speak for the class that a model names")
-    why.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
-    why.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
-    why.add_argument("--out", metavar="DIR", type=a_path, required=True, help="a folder for the figures")
-    why.set_defaults(command=explain_command)
-    test = commands.add_parser("evaluate", help="how good a trained model is, and how sure it should be: a report")
-    test.add_argument("--out", metavar="DIR", type=a_path, help="default: RUN_DIR")
-    test.set_defaults(command=evaluate_command)
-    file = commands.add_parser("export", help="write a trained model as an ONNX file, which other programs can run")
-    file.add_argument("--out", metavar="FILE.onnx", type=a_path, required=True)
-    file.set_defaults(command=export_command)
-    page = commands.add_parser("page", help="write a web page that names images in the browser")
-    page.add_argument("--out", metavar="DIR", type=a_path, required=True)
-    page.set_defaults(command=page_command)
-    for command in (test, file, page):
-        command.add_argument("run", metavar="RUN_DIR", type=a_path, help="the folder of a training run")
+    for command in (to_evaluate, to_export, to_page):
         settings = "sample|photos|photos-full|DIR"
         command.add_argument("--data", metavar=settings, help="default: the setting that it learned from")
-    look = commands.add_parser("audit", help="look for damaged, odd and repeated images in a folder; change nothing")
-    look.add_argument("folder", metavar="DIR", type=a_path)
-    look.add_argument("--out", metavar="FILE", type=a_path, help="write all findings as CSV")
-    look.set_defaults(command=audit_command)
+    to_explain.add_argument("--out", metavar="DIR", type=a_path, required=True, help="a folder for the figures")
+    to_evaluate.add_argument("--out", metavar="DIR", type=a_path, help="default: RUN_DIR")
+    to_export.add_argument("--out", metavar="FILE.onnx", type=a_path, required=True)
+    to_page.add_argument("--out", metavar="DIR", type=a_path, required=True)
+    to_audit.add_argument("folder", metavar="DIR", type=a_path)
+    to_audit.add_argument("--out", metavar="FILE", type=a_path, help="write all findings as CSV")
     return top
-
-
-BACKBONE_HELP = f"{', '.join(BACKBONES)}, others of torchvision or timm:NAME; default: COURSE_BACKBONE, else vgg16"
 
 
 def add_training_options(command: argparse.ArgumentParser) -> None:
     """The options that `compare` and `train` share."""
+    names = f"{', '.join(BACKBONES)}, others of torchvision or timm:NAME; default: COURSE_BACKBONE, else vgg16"
     default = "default: COURSE_SETTING, else photos with a GPU and sample without one"
     command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=default)
-    command.add_argument("--backbone", help=BACKBONE_HELP)
+    command.add_argument("--backbone", help=names)
     command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
     command.add_argument("--precision", choices=PRECISIONS, default="fast", help="default: the device's fastest")
     command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
@@ -170,12 +142,11 @@ def prepare(options: argparse.Namespace, default: str):
 
 
 def compare_command(options: argparse.Namespace) -> None:
-    """Train both models; write comparison.json and comparison.png."""
+    """Train a CNN from scratch and a pretrained network, side by side."""
     setting, splits, folder = prepare(options, "compare")
     runs = compare(splits, setting, seed=options.seed, folder=folder)
     if rank() > 0:
         return
-    print(comparison_table(runs))
     accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
     figure = learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies)
     write_figure(figure, folder / "comparison.png")
@@ -190,13 +161,12 @@ def write_figure(figure: Plot, file: Path) -> None:
 
 
 def train_command(options: argparse.Namespace) -> None:
-    """Train one model and save it."""
+    """Train one of the two, or fine-tune the pretrained one."""
     if options.balanced and options.recipe != "transfer":
         lacks = "fine-tuning or training from scratch has none"
         raise BadArgument(f"--balanced is for transfer: it draws from stored features, and {lacks}")
     setting, splits, folder = prepare(options, options.recipe)
-    if options.resume and (folder / RUN_FILE).exists() and not (folder / CHECKPOINT_FILE).exists():
-        load_run(folder, splits)
+    if options.resume and is_finished(folder, splits):
         print(f"The run in {folder} is finished already.")
         return
     more = {"resume": options.resume} | ({"balanced": True} if options.balanced else {})
@@ -208,19 +178,20 @@ def train_command(options: argparse.Namespace) -> None:
 
 
 def predict_command(options: argparse.Namespace) -> int:
-    """Print what each image is, one line an image; 1 if some image could not be read."""
+    """Name the class of images, with a trained model."""
     run, paths, status = read_run(options.run), list(image_files(options.images)), 0
     strangeness = None if options.never_refuse else run.strangeness
     answers = predict_all(run.model, run.about, paths, strangeness=strangeness)
     # On a terminal the lines themselves show how far it is.
     quiet = len(paths) < 1000 or (sys.stdout is not None and sys.stdout.isatty())
-    table = csv.DictWriter(sys.stdout or io.StringIO(), COLUMNS, lineterminator="\n")
+    header = ("path", "class", "probability", "strangeness", "refused", "error")
+    table = csv.DictWriter(sys.stdout or io.StringIO(), header, lineterminator="\n")
     if options.form == "csv":
         table.writeheader()
     for path, answer in tqdm(answers, "predict", len(paths), unit=" images", delay=2, disable=quiet):
         failed = isinstance(answer, CourseError)
         status = complain(answer, status=1) if failed else status
-        row = {"path": str(path), "error": first_line(answer)} if failed else {"path": str(path)} | columns(answer)
+        row = {"path": str(path), **({"error": first_line(answer)} if failed else answer.columns())}
         if options.form == "json":
             print(json.dumps(row))
         elif options.form == "csv":
@@ -231,7 +202,7 @@ def predict_command(options: argparse.Namespace) -> int:
 
 
 def explain_command(options: argparse.Namespace) -> int:
-    """Draw what speaks for each image's class, and print where; 1 if some image could not be read."""
+    """Show which places of images speak for the class that a model names."""
     model, about = load_model(options.run)
     pool_of(model)  # a network of which nothing can be shown is refused before anything is written
     paths, transform, seen, status = [*image_files(options.images)], transform_of(about), Counter(), 0
@@ -251,32 +222,25 @@ def explain_command(options: argparse.Namespace) -> int:
     return status
 
 
-COLUMNS = ("path", "class", "probability", "strangeness", "refused", "error")
-
-
-def columns(answer: Answer) -> dict:
-    """What --json and --csv print of an answer: where it is refused, the class is only the nearest one."""
-    found = {"class": answer.name, "probability": round(answer.probability, 6)}
-    known = {"strangeness": round(answer.strangeness, 6), "refused": answer.refused}
-    return found | (known if answer.strangeness == answer.strangeness else {"refused": False})  # NaN is no JSON
-
-
 def evaluate_command(options: argparse.Namespace) -> None:
-    """Print how good a run is; write evaluation.json and evaluation.html."""
+    """Report how good a trained model is, and how sure it should be."""
     run, folder = read_run(options.run), options.out or (options.run if options.run.is_dir() else options.run.parent)
-    print(as_text(evaluate_run(run, splits_of(run, options.data), folder=folder)))
+    print(as_text(evaluate_run(run, splits_of(run.about, options.data), folder=folder)))
     print(f"written: {folder / 'evaluation.html'}, {folder / 'evaluation.json'}")
 
 
-def splits_of(run: Run, data: str | None) -> Splits:
+def splits_of(about: dict, data: str | None) -> Splits:
     """The images that are named, by default those that a run learned from, in the splits that it had."""
-    if not data and run.about["data"] not in SETTINGS:
-        raise BadArgument(f"This run learned from a folder {printable(run.about['data'])}. Name it with --data DIR")
-    return load_splits(choose_setting(data or run.about["data"], backbone=None), seed=run.about["seed"])
+    if not data and about["data"] not in SETTINGS:
+        raise BadArgument(f"This run learned from a folder {printable(about['data'])}. Name it with --data DIR")
+    splits = load_splits(choose_setting(data or about["data"]), seed=about["seed"])
+    if not data and splits.digest != about["splits"]:  # it learned from a folder that is called like a setting
+        raise BadArgument(f"This run learned from other images than those of {splits.name}. Name them with --data DIR")
+    return splits
 
 
 def export_command(options: argparse.Namespace) -> None:
-    """Write a run as an ONNX file, after it was compared with torch."""
+    """Write a trained model as an ONNX file, which other programs can run."""
     check_new_file(options.out)
     write_whole(options.out, exported(options))
     print(f"written: {options.out}")
@@ -286,15 +250,15 @@ def exported(options: argparse.Namespace) -> bytes:
     """The content of the ONNX file, which agrees with torch about every validation image."""
     check_packages()
     run = read_run(options.run)
-    return export(run, [path for path, _ in splits_of(run, options.data).validation])
+    return export(run, [path for path, _ in splits_of(run.about, options.data).validation])
 
 
 def page_command(options: argparse.Namespace) -> None:
-    """Write a web page with a run in it."""
+    """Write a web page that names images in the browser."""
     check_packages()
     check_writable(options.out.absolute().parent)
-    files = page_files(options.out)  # before the long work
-    write_page(options.out, files, exported(options))
+    page_files(options.out)  # fetched before the long work
+    write_page(options.out, exported(options))
     print(f"written: {options.out}; to see it: python -m http.server --bind 127.0.0.1 --directory {options.out}")
 
 
@@ -313,7 +277,7 @@ def image_files(names: list[str]) -> Iterator[Path]:
 
 
 def audit_command(options: argparse.Namespace) -> None:
-    """Print what the audit of a folder found; write it as CSV if asked to."""
+    """Look for damaged, odd and repeated images in a folder; change nothing."""
     if options.out:
         check_new_file(options.out)
     report = audit(options.folder)

@@ -35,9 +35,6 @@ def cores() -> int:
     return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-# ------------------------------------------------------------------------------ one group, one voice
-
-
 @contextmanager
 def group() -> Iterator[None]:
     """Join the processes that torchrun started, for a while. Only rank 0 prints; the first with an error speaks."""
@@ -95,9 +92,6 @@ def spoken(store: dist.Store, error: BaseException) -> BaseException:
     except dist.DistError:  # not torchrun keeps the store, but rank 0, and it has gone
         who = "Another process died"
     return CourseError(f"{who}, so all {world()} ended. What is in checkpoints is safe: run again with --resume.")
-
-
-# -------------------------------------------------------------------------- what each of them does
 
 
 def gather(item) -> list:

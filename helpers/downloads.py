@@ -18,7 +18,7 @@ from functools import cache, partial
 from lzma import LZMAError
 from pathlib import Path, PureWindowsPath
 from struct import error as StructError
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 import requests
 from filelock import FileLock, Timeout
@@ -289,6 +289,16 @@ def write_whole(file: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder; raises BadArgument if it can't be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadArgument(f"Can't write into {folder} ({first_line(error)}). Choose another folder.") from error
 
 
 def check_room(folder: Path, needed: int) -> None:

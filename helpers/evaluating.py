@@ -19,10 +19,7 @@ from .transfer import Features
 
 
 def fit_temperature(evaluation: Evaluation) -> float:
-    """The temperature with the lowest log loss on these images, found in float64 on its logarithm (arXiv:1706.04599).
-
-    Above 1 it makes a model less sure, below 1 surer. The log loss on these images never rises by it.
-    """
+    """The temperature with the lowest log loss on these images; above 1 it makes less sure (arXiv:1706.04599)."""
     logits, count = log(evaluation.probabilities), len(evaluation.labels)
     right = F.one_hot(evaluation.labels, logits.shape[1]).double()
 
@@ -55,10 +52,10 @@ def calibrate(evaluation: Evaluation, temperature: float) -> Evaluation:
     return replace(evaluation, probabilities=soften(evaluation.probabilities, temperature))
 
 
-def calibration_bins(evaluation: Evaluation, *, bins: int = 15) -> list[dict]:
-    """The images in bins of equal width by the probability of their answer, as KEYS names them; no empty ones."""
+def calibration_bins(evaluation: Evaluation) -> list[dict]:
+    """The images in 15 bins of equal width by the probability of their answer, as KEYS names them; no empty ones."""
     sure, right = evaluation.probabilities.double().amax(1), evaluation.predictions == evaluation.labels
-    places, found = (sure * bins).long().clamp_max(bins - 1), []
+    places, found = (sure * 15).long().clamp_max(14), []
     for place in places.unique():
         hits, count = int(right[places == place].sum()), int((places == place).sum())
         ends = {"right": hits / count, "interval": wilson(hits, count), "images": count}
@@ -72,24 +69,20 @@ def calibration_error(evaluation: Evaluation) -> float:
     return sum(one["images"] * abs(one["probability"] - one["right"]) for one in bins) / len(evaluation.labels)
 
 
-# ------------------------------------------------------------------------------------- refusal
+# -------------------------------------------------------------- refusal, sets, unequal classes
 
 NEAREST = 5  # training images that an image is compared with
 MOST_KNOWN = 2000  # training images that are kept for it, which makes a run some megabytes larger
 
 
 class Strangeness(nn.Module):
-    """How unlike the training images an image is, by its features: (n, d) to (n,), 0 for one of them.
-
-    The mean cosine distance to the nearest of them, each feature divided by its standard deviation (after
-    arXiv:2204.06507). What is above the threshold should be refused.
-    """
+    """How unlike the training images (n, d) features are: mean cosine distance to the nearest (arXiv:2204.06507)."""
 
     def __init__(self, known: Tensor, std: Tensor, threshold: Tensor):
         super().__init__()
         self.register_buffer("known", known)  # (m, d) float16, rows of length 1
         self.register_buffer("std", std)  # (d,) float32
-        self.register_buffer("threshold", threshold)  # one number, float32
+        self.register_buffer("threshold", threshold)  # one number, float32, above which an image is refused
 
     def forward(self, features: Tensor) -> Tensor:
         similar = F.normalize(features / self.std) @ self.known.float().T
@@ -107,14 +100,9 @@ def learn_strangeness(train: Features, validation: Features, std: Tensor) -> Str
     return strangeness
 
 
-# --------------------------------------------------------------------------------------- sets
-
-
 def conformal_level(evaluation: Evaluation, *, coverage: float = 0.95) -> float:
-    """The probability from which a class must be in an image's set, so that the promise of coverage is kept.
-
-    Split conformal prediction (arXiv:2107.07511, section 1) on images that the model has not learned from.
-    """
+    """The probability from which a class is in an image's set, so that `coverage` of the sets hold the right one."""
+    # Split conformal prediction (arXiv:2107.07511, section 1), on images that the model has not learned from.
     right = evaluation.probabilities[torch.arange(len(evaluation.labels)), evaluation.labels].sort().values
     rank = len(right) - math.ceil((len(right) + 1) * coverage)
     return right[rank].item() if rank >= 0 else 0.0  # too few images for the promise: every class is in every set
@@ -123,9 +111,6 @@ def conformal_level(evaluation: Evaluation, *, coverage: float = 0.95) -> float:
 def conformal_sets(evaluation: Evaluation, level: float) -> Tensor:
     """Which classes are in each image's set, (n, classes): in the mean over images, `coverage` hold the right one."""
     return evaluation.probabilities >= level
-
-
-# ----------------------------------------------------------------------------- unequal classes
 
 
 def balanced_loader(features: Features, *, batch_size: int = 64) -> DataLoader:
@@ -195,8 +180,9 @@ def share(part, whole) -> float | None:
     return int(part) / int(whole) if whole else None
 
 
-def wilson(right: int, count: int, *, z: float = 1.959964) -> list[float]:
+def wilson(right: int, count: int) -> list[float]:
     """Wilson's 95 % interval of a share, which is sensible for few images too, and for none wrong."""
+    z = 1.959964  # standard deviations
     part, width = right / count, 1 + z**2 / count
     middle, half = part + z**2 / (2 * count), z * math.sqrt(part * (1 - part) / count + (z / (2 * count)) ** 2)
     return [max(0.0, (middle - half) / width), min(1.0, (middle + half) / width)]
@@ -225,16 +211,20 @@ td, th { text-align: right; padding: .2rem .8rem } :is(td, th):first-child, .wor
 
 
 def as_html(found: dict, evaluation: Evaluation, paths: list[Path], classes: list[str], *, title: str) -> str:
-    """The report as one page without outside requests; `evaluation`, at the run's temperature, is of these images."""
+    """The report on the answers about these images, as one page without outside requests."""
     from . import plots  # here, because only a reader of reports needs matplotlib
 
+    evaluation = calibrate(evaluation, found["temperature"])
     figures = [plots.confusion_matrix(evaluation, classes), plots.reliability(found["bins"])]
     if found["mistakes"]:
         pairs = list(zip(paths, evaluation.labels.tolist(), strict=True))
         figures.append(plots.most_wrong(evaluation, pairs, classes, load=load_image))
     (header, numbers), of_classes = tables(found)
     numbers = [[*row, KEYS[row[0].replace(" ", "_")]] for row in numbers]
-    parts = [html_table([*header, "what it means"], numbers), html_table(*of_classes), *map(html_figure, figures)]
+    parts = [html_table([*header, "what it means"], numbers), html_table(*of_classes)]
+    for figure in figures:
+        data, about = (part["image/png"] for part in figure._repr_mimebundle_())
+        parts.append(f'<img alt="{escape(about["alt"])}" src="data:image/png;base64,{data}">')
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     body = f"<h1>{escape(title)}</h1>" + "".join(f"\n<div>{part}</div>" for part in parts)
     return f'<!DOCTYPE html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n'
@@ -245,12 +235,6 @@ def html_table(header: list[str], rows: list[list[str]]) -> str:
     cells = [[f"<th scope=col>{escape(name)}" for name in header]]
     cells += [[f"<td{' class=words' if len(cell) > 20 else ''}>{escape(cell)}" for cell in row] for row in rows]
     return f"<table>{'<tr>'.join(map(''.join, [[], *cells]))}</table>"
-
-
-def html_figure(figure) -> str:
-    """A figure in HTML, with its pixels and its words inside."""
-    data, about = figure._repr_mimebundle_()
-    return f'<img alt="{escape(about["image/png"]["alt"])}" src="data:image/png;base64,{data["image/png"]}">'
 
 
 def escape(text: str) -> str:

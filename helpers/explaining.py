@@ -7,17 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .models import AverageAndMaxPool, Standardize
-from .settings import BadArgument, best_device
+from .settings import BadArgument
 from .training import placed
 
 PASSIVE = (nn.Dropout, nn.Flatten, nn.Identity, nn.Sequential)  # what changes no number of a head in eval mode
 
 
 def evidence(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """What speaks for a class of each image at each place, below 0 against it: (n, h, w).
-
-    The exact map where there is one, or Grad-CAM. Raises BadArgument for a network without feature maps.
-    """
+    """What speaks for a class of each image at each place, (n, h, w), or against it: the exact map, else Grad-CAM."""
     try:
         maps = exact_map(model, images)
     except NotLinear:
@@ -26,18 +23,12 @@ def evidence(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     return maps[torch.arange(len(maps)), classes]
 
 
-# ---------------------------------------------------------------------------------- the exact map
-
-
 class NotLinear(BadArgument):
     """A head that is more than a linear layer on pooled maps."""
 
 
 def exact_map(model: nn.Module, images: Tensor) -> Tensor:
-    """What each place adds to each logit: (n, classes, h, w), which sums up, with the bias, to the logits.
-
-    No approximation, no backward pass; `linear_parts` has the bias. Raises NotLinear if the head is not.
-    """
+    """What each place adds to each logit: (n, classes, h, w); with the bias of `linear_parts` it sums to the logits."""
     average, maximum, _ = linear_parts(model)
     with torch.no_grad():
         features, _ = look_inside(model, images, pool_of(model).register_forward_pre_hook)
@@ -55,10 +46,7 @@ def logit_maps(features: Tensor, average: Tensor, maximum: Tensor) -> Tensor:
 
 
 def linear_parts(model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights of the averages (classes, c), of the maxima (classes, c), and bias (classes,), float64 on the CPU.
-
-    The standardization is folded into them. Raises NotLinear for a head that is more than that.
-    """
+    """Weights of averages (classes, c), of maxima (classes, c), and bias (classes,), of standardization and head."""
     layers, pool = list(model.modules()), pool_of(model)
     head = [layer for layer in layers[layers.index(pool) + 1 :] if not isinstance(layer, PASSIVE)]
     both = isinstance(pool, AverageAndMaxPool)
@@ -81,16 +69,10 @@ def pool_of(model: nn.Module) -> nn.Module:
     return pools[-1]
 
 
-# --------------------------------------------------------------------------------------- Grad-CAM
-
-
 @torch.inference_mode(False)
 @torch.enable_grad()
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, *, layer: nn.Module | None = None) -> Tensor:
-    """Where a layer's maps, by default the last ones, speak for a class of each image: (n, h, w), none below 0.
-
-    For any head, on a frozen base too; no gradient is left behind. Source: arXiv:1610.02391, section 3.
-    """
+    """Where a layer's maps, by default the last, speak for a class of each image: (n, h, w) (arXiv:1610.02391)."""
     register = layer.register_forward_hook if layer else pool_of(model).register_forward_pre_hook
     maps, logits = look_inside(model, images.clone(), register)  # a clone: no gradient knows what inference mode made
     (gradient,) = torch.autograd.grad(logits[range(len(images)), classes.tolist()].sum(), maps)
@@ -99,7 +81,7 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, *, layer: nn.Mod
 
 def look_inside(model: nn.Module, images: Tensor, register: Callable) -> tuple[Tensor, Tensor]:
     """The maps that a hook finds, and the logits that follow from them; the model is left as it was."""
-    device, seen = best_device(), []
+    seen = []
 
     def hook(_, inputs: tuple, output: Tensor | None = None) -> Tensor:
         maps = inputs[0] if output is None else output
@@ -107,16 +89,9 @@ def look_inside(model: nn.Module, images: Tensor, register: Callable) -> tuple[T
         seen.append(maps.detach().requires_grad_(torch.is_grad_enabled()))
         return seen[-1].clone()
 
-    handle = register(hook)
-    try:
-        with placed(model, device):
-            logits = model.eval()(images.to(device))
-    finally:
-        handle.remove()
+    with register(hook), placed(model) as device:
+        logits = model.eval()(images.to(device))
     return seen[-1], logits
-
-
-# ---------------------------------------------------------------------------------- maps on trial
 
 
 def shuffled(images: Tensor) -> Tensor:
@@ -134,14 +109,10 @@ FILLS = {
 
 @torch.inference_mode()
 def trial(model, images: Tensor, maps: Tensor, classes: Tensor, *, fill: str, insert=False, steps=6) -> Tensor:
-    """How probable a class of each image is while its places are deleted, the highest of `maps` (n, h, w) first.
-
-    Returns (n, steps + 1). `fill`, of FILLS: what stands where a place is missing. `insert` begins with none
-    of them and adds the highest first. Source: arXiv:1806.07421, section 4.3.
-    """
+    """How probable each image's class is, (n, steps + 1), as places go or come, highest first (arXiv:1806.07421)."""
     ranks = maps.flatten(1).argsort(1, descending=True).argsort(1).view_as(maps)[:, None]
-    filled, device, curve = FILLS[fill](images), best_device(), []
-    with placed(model, device):
+    filled, curve = FILLS[fill](images), []
+    with placed(model) as device:
         model.eval()
         for step in range(steps + 1):
             chosen = F.interpolate((ranks < maps[0].numel() * step / steps).float(), size=images.shape[-2:]) > 0

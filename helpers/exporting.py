@@ -19,16 +19,12 @@ from tqdm import tqdm
 
 from .data import load_image
 from .downloads import fetch, find_archive, tell_if_not_published
-from .evaluating import soften
 from .explaining import linear_parts, logit_maps, pool_of
-from .models import split_model
-from .runs import Run, ask, transform_of
+from .runs import Run, answers_to, ask, transform_of
 from .settings import DOWNLOADS, BadArgument, CourseError, best_device, environment, first_line, format_table, printable
 from .training import exact_convolutions
-from .transfer import PLAIN, look
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-4  # in which torch and the file must agree about each probability, and about the strangeness
 PAGE = Path(__file__).resolve().parent / "page"
 RUNTIME = "onnxruntime-web@1.30.0"  # a package of npm's, MIT licence; two of its files, by their SHA-256
 MIRRORS = ("https://cdn.jsdelivr.net/npm", "https://unpkg.com")
@@ -69,46 +65,33 @@ class WholeModel(nn.Module):
         self.rounding, self.linear = rounds_between(), None
         with suppress(BadArgument):  # a head of which no map is exact
             self.linear = linear_parts(self.network)[:2]
-
-    @property
-    def outputs(self) -> list[str]:
-        """Their names, in order."""
-        return ["probabilities", *["strangeness"] * bool(self.strangeness), *["map"] * bool(self.linear)]
+        self.outputs = ["probabilities", *["strangeness"] * bool(self.strangeness), *["map"] * bool(self.linear)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         pixels = resize(images.permute(0, 3, 1, 2).float(), self.size, rounding=self.rounding)
         pixels, maps = (pixels / 255 - self.mean) / self.std, []
-        base, head = split_model(self.network) if self.strangeness else (nn.Identity(), self.network)
         register = pool_of(self.network).register_forward_pre_hook if self.linear else nullcontext
         with register(lambda _, inputs: maps.append(inputs[0])):
-            features = [base(look(pixels, view)) for view in self.about.get("test_views", PLAIN)]
-            probabilities = torch.stack([head(one).softmax(1) for one in features]).mean(0)
-        answers = [soften(probabilities, self.about.get("temperature", 1.0))]
-        answers += [self.strangeness(features[0])] if self.strangeness else []
+            answers = answers_to(self.network, self.about, pixels, self.strangeness)
+        answers = answers if self.strangeness else answers[:1]
         return *answers, *([logit_maps(maps[0], *self.linear)] if self.linear else [])
 
 
 def resize(images: Tensor, size: int, *, rounding: bool) -> Tensor:
-    """Squeeze (n, 3, height, width), values 0 to 255, to (n, 3, size, size) as torchvision does.
-
-    Two matrix products, since ONNX's own Resize rounds otherwise; float32 sums cost few values one level in 255.
-    `rounding`: to whole numbers after the first direction too.
-    """
+    """Squeeze (n, 3, height, width), values 0 to 255, to (n, 3, size, size) as torchvision does, and ONNX does not."""
     for _ in ("width", "height"):
         weights = triangles(images.shape[-1], size, torch.float64 if rounding else torch.float32)
         if rounding:  # weights have 16 bits then, as Pillow's: the largest decides how many are behind the point
             steps = 2 ** ((32767.5 / weights.max()).log2().ceil() - 1).clamp(max=22)
             weights = (weights * steps + 0.5).floor() / steps
         images = images @ weights.float().T
-        images = ((images + 0.5).floor() if rounding else images).transpose(2, 3)
+        images = ((images + 0.5).floor() if rounding else images).transpose(2, 3)  # after the first direction too
     return images.round()
 
 
 def triangles(old: int, new: int, dtype: torch.dtype) -> Tensor:
-    """How much each of `old` pixels counts for each of `new`: (new, old); each row sums to one.
-
-    Computed in torchvision's own order: where an exact sum lies halfway between two levels, the last bit decides.
-    """
+    """How much each of `old` pixels counts for each of `new`: (new, old); each row sums to one."""
+    # In torchvision's own order: where an exact sum lies halfway between two levels, the last bit decides.
     step = torch.full((), old, dtype=dtype) / new
     centers = step * (torch.arange(new, dtype=dtype) + 0.5)
     distances = (torch.arange(old, dtype=dtype) - centers[:, None] + 0.5) * (1 / step.clamp(min=1))
@@ -174,7 +157,7 @@ def compare_with_torch(content: bytes, run: Run, paths: list[Path]) -> str:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     middle, worst = time.perf_counter(), 0.0
     # Resizing in floats leaves exact halves to chance: there torch itself is not more certain than this.
-    tolerance = TOLERANCE if rounds_between() else 10 * TOLERANCE
+    tolerance = 1e-4 if rounds_between() else 1e-3
     for path, answer in tqdm(answers, desc="comparing", unit=" images", delay=2):
         if isinstance(answer, CourseError):  # the file changed meanwhile
             raise answer
@@ -189,11 +172,10 @@ def compare_with_torch(content: bytes, run: Run, paths: list[Path]) -> str:
                 f"written. Bring torch, {', '.join(PACKAGES)} up to date."
             )
         worst = max(worst, difference)
-    sizes = sum(tensor.nbytes for tensor in run.model.state_dict().values()), len(content)
-    seconds = middle - start, time.perf_counter() - middle
+    weights, end = sum(tensor.nbytes for tensor in run.model.state_dict().values()), time.perf_counter()
     rows = [
-        [name, f"{size / 1e6:.1f}", f"{len(paths) / took:,.0f}"]
-        for name, size, took in zip(("torch", "ONNX Runtime"), sizes, seconds, strict=True)
+        ["torch", f"{weights / 1e6:.1f}", f"{len(paths) / (middle - start):,.0f}"],
+        ["ONNX Runtime", f"{len(content) / 1e6:.1f}", f"{len(paths) / (end - middle):,.0f}"],
     ]
     same = f"the same class for each of {len(paths):,} images, probabilities within {worst:.0e}"
     return f"{same}\n{format_table(['', 'MB', 'images a second, from the file on'], rows)}"
@@ -204,16 +186,18 @@ def compare_with_torch(content: bytes, run: Run, paths: list[Path]) -> str:
 
 def page_files(folder: Path) -> dict[str, Path]:
     """What a page is made of, by name, but for its run; raises BadArgument if the folder for it has other files."""
-    files = {file.name: file for file in PAGE.iterdir()} | {name: runtime_file(name) for name in RUNTIME_FILES}
-    if folder.exists() and not {file.name for file in folder.iterdir()} <= {*files, "model.onnx", "about.json"}:
+    files = {file.name: file for file in PAGE.iterdir()}
+    ours = {*files, *RUNTIME_FILES, "model.onnx", "about.json"}
+    if folder.exists() and not {file.name for file in folder.iterdir()} <= ours:
         raise BadArgument(f"{folder} holds other files too. Choose a new folder for the page.")
-    return files
+    return files | {name: runtime_file(name) for name in RUNTIME_FILES}
 
 
-def write_page(folder: Path, files: dict[str, Path], content: bytes) -> None:
+def write_page(folder: Path, content: bytes) -> None:
     """Write a page with the ONNX file's content in it, whole or not at all; it takes the place of an earlier one."""
     import onnx
 
+    files = page_files(folder)
     about = {one.key: json.loads(one.value) for one in onnx.load_from_string(content).metadata_props}
     try:
         with TemporaryDirectory(prefix=".", dir=folder.absolute().parent) as place:

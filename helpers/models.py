@@ -8,7 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from importlib import metadata
-from itertools import pairwise, takewhile
+from itertools import chain, pairwise, takewhile
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from .downloads import fetch, find_archive, flaw, tell_if_not_published
 from .settings import BadArgument, CourseError, first_line, format_table, printable
@@ -119,8 +120,7 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
     """A network with the classifier it was pretrained with: torchvision's or, with "timm:" before its name, timm's.
 
-    `weights`: "imagenet" (the published file), "random", or a `.safetensors` or `.pth` file.
-    A file without the classifier is enough: that then starts at random.
+    `weights`: "imagenet" (the published file), "random", or a file; a classifier that it lacks starts at random.
     Raises BadArgument for an unknown name or a file that does not fit, CourseError if a download fails.
     """
     check_backbone(name)
@@ -132,16 +132,13 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
 
 
 def pretrained_classes(name: str, weights: str | Path = "imagenet") -> list[str]:
-    """The names that a pretrained network gives to images; none if its file has no classifier.
-
-    They stand in the file's metadata; a classifier of 1,000 classes without them is taken for ImageNet's.
-    """
+    """The names that a network gives to images: those in its file's metadata, or ImageNet's for 1,000; else none."""
     file = imagenet_file(name) if str(weights) == "imagenet" else Path(weights).expanduser()
+    count = shape_of_network(name, with_timms_names(name, read_weights(file))).get("num_classes")
     if file.suffix == ".safetensors":
         with safe_open(file, "pt") as opened:
             if names := (opened.metadata() or {}).get("classes"):
                 return json.loads(names)
-    count = shape_of_network(name, with_timms_names(name, read_weights(file))).get("num_classes")
     return torchvision.models.VGG16_Weights.IMAGENET1K_V1.meta["categories"] if count == 1000 else []
 
 
@@ -149,15 +146,10 @@ def expected_images(name: str) -> dict:
     """What images a backbone learned from: {"size": side in pixels, "mean": of each colour, "std": of each colour}."""
     check_backbone(name)
     if name.startswith(TIMM):
-        about = about_timms(name)
+        about = timm().get_pretrained_cfg(name.removeprefix(TIMM))
         return {"size": about.input_size[-1], "mean": tuple(about.mean), "std": tuple(about.std)}
     about = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     return {"size": about.crop_size[0], "mean": tuple(about.mean), "std": tuple(about.std)}
-
-
-def about_timms(name: str):
-    """What timm says about the pretrained weights of one of its networks."""
-    return timm().get_pretrained_cfg(name.removeprefix(TIMM))
 
 
 def timm():
@@ -193,16 +185,10 @@ def build(name: str, **options) -> nn.Module:
 
 
 def imagenet_file(name: str) -> Path:
-    """The published weights file, from the folder `COURSE_ARCHIVES` or else from torch's cache.
-
-    The name of torchvision's file ends in the first 8 digits of its SHA-256; timm publishes none. In the cache, where
-    other programs write too, they are checked at every use: a damaged file is set aside, a missing one downloaded.
-    Raises CourseError if that fails.
-    """
+    """The published weights file, from the folder `COURSE_ARCHIVES` or torch's cache; CourseError if there is none."""
     url, file_name, digits = published(name)
     if file := find_archive(file_name):
-        if digits:
-            tell_if_not_published(file, sha256=digits)
+        tell_if_not_published(file, sha256=digits)
         return file
     if name == LITE0 and (file := file_in_package()):
         return file
@@ -217,8 +203,9 @@ def published(name: str) -> tuple[str, str, str | None]:
     if not name.startswith(TIMM):
         url = torchvision.models.get_model_weights(name).DEFAULT.url
         return url, Path(url).name, Path(url).stem.rsplit("-", 1)[-1]
-    about, hub = about_timms(name), os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    about = timm().get_pretrained_cfg(name.removeprefix(TIMM))
     if place := about.hf_hub_id:
+        hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
         return f"{hub}/{place}/resolve/main/model.safetensors", f"{Path(place).name}.safetensors", None
     if about.url:
         return about.url, Path(about.url).name, None
@@ -272,13 +259,10 @@ def unwrap(content: object) -> dict:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict):
-        return {}
-    content, prefixes = {str(key): value for key, value in content.items()}, ("module.", "_orig_mod.", "model.")
-    # Of DataParallel, torch.compile and Lightning, perhaps one around another.
-    while prefix := next((p for p in prefixes if content and all(key.startswith(p) for key in content)), None):
-        content = {key.removeprefix(prefix): value for key, value in content.items()}
-    return content
+    state = {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+    for prefix in 2 * ("module.", "_orig_mod.", "model."):  # DataParallel, torch.compile, Lightning; one around another
+        consume_prefix_in_state_dict_if_present(state, prefix)
+    return state
 
 
 def shape_of_network(name: str, state: dict[str, Tensor]) -> dict:
@@ -301,26 +285,21 @@ def vgg16_shape(state: dict[str, Tensor]) -> dict:
     filters, hidden, last = (tuple(state[name].shape) if name in state else () for name in names)
     shape = {"width": filters[0] / 64} if filters else {}
     if len(hidden) == len(last) == 2:
-        width = hidden[0] / 4096
-        side = round((hidden[1] / (512 * width)) ** 0.5)
-        shape = {"width": width, "image_size": 32 * side, "num_classes": last[0]}
+        side = round((8 * hidden[1] / hidden[0]) ** 0.5)  # 512 maps of side × side become 4,096 numbers, at any width
+        shape |= {"image_size": 32 * side, "num_classes": last[0]}
     return shape
 
 
 def load_weights(make: Callable[[], nn.Module], state: dict[str, Tensor], source: object) -> nn.Module:
-    """The network that `make` builds, with these weights; all must fit, but for a classifier that is not there.
-
-    What the file brings is not drawn at random first. Raises BadArgument, naming what differs, if it does not fit.
-    """
-    model = shapes_only(make)
+    """The network that `make` builds, with these weights; BadArgument, naming what differs, if they don't fit."""
+    model = shapes_only(make)  # so that what the file brings is not drawn at random first
     expected, whole = model.state_dict(), any(is_of_classifier(key) for key in state)
     if not whole:
         expected = {key: value for key, value in expected.items() if not is_of_classifier(key)}
     # Batch normalisation counts its batches in a number that old files lack and nothing here uses.
     counters = {key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")}
     state = counters | state
-    differing = [key for key in {**expected, **state} if shape_of(expected, key) != shape_of(state, key)]
-    if differing:
+    if differing := [key for key in {**expected, **state} if shape_of(expected, key) != shape_of(state, key)]:
         shown = [f"{key} (needed {shape_of(expected, key)}, found {shape_of(state, key)})" for key in differing[:3]]
         raise BadArgument(
             f"The weights in {source} are for another network: {len(differing)} tensors differ, first "
@@ -367,10 +346,7 @@ def replace_classifier(model: nn.Module, num_classes: int) -> nn.Module:
 
 
 def replace_head(model: nn.Module, num_classes: int) -> nn.Module:
-    """The model with one linear layer in place of all that follows its feature maps.
-
-    A network without maps, such as a vision transformer, gets it on what its classifier got, often a single token.
-    """
+    """The model with one linear layer in place of all that follows its maps or, where it has none, its token."""
     if hasattr(model, "forward_features"):
         model = in_three_parts(model)
     *_, (_, before), (name, _) = model.named_children()
@@ -394,16 +370,13 @@ HEADS = {"full": replace_classifier, "linear": replace_head}
 
 
 def in_three_parts(network: nn.Module) -> nn.Sequential:
-    """A network of timm as features, avgpool and classifier, which is what VGG16 has; the last two do nothing yet.
-
-    Raises BadArgument for the few that don't name images, or give several things at once.
-    """
+    """A network of timm as features, avgpool and classifier, as VGG16 has them; the last two do nothing yet."""
     try:
         parts = {"features": TimmFeatures(network), "avgpool": nn.Identity(), "classifier": nn.Identity()}
         model = nn.Sequential(OrderedDict(parts))
         model.image_size = network.pretrained_cfg["input_size"][-1]
         shape_before(model, "avgpool")
-    except AttributeError as error:
+    except AttributeError as error:  # it does not name images, or gives several things at once
         raise BadArgument(f"timm's {type(network).__name__} can't be transferred here: {first_line(error)}.") from error
     return model
 
@@ -441,10 +414,7 @@ def without_numbers(model: nn.Module) -> nn.Module:
 
 
 class AverageAndMaxPool(nn.Module):
-    """How much of each pattern there is, and how clearly it is there: (batch, c, h, w) to (batch, 2 · c).
-
-    With `keepdim` to (batch, 2 · c, 1, 1).
-    """
+    """How much of each pattern there is, and how clearly: (n, c, h, w) to (n, 2 · c), or (n, 2 · c, 1, 1)."""
 
     def __init__(self, keepdim: bool = False):
         super().__init__()
@@ -471,18 +441,13 @@ class Standardize(nn.Module):
 
 
 def linear_head(features: int, num_classes: int) -> nn.Sequential:
-    """From features (batch, features) to logits (batch, num_classes).
-
-    Each feature is standardized first, so that one learning rate suits all (as in arXiv:2111.06377, linear probing).
-    """
+    """From features (batch, features) to logits (batch, num_classes)."""
+    # Standardized first, so that one learning rate suits all features (as in arXiv:2111.06377, linear probing).
     return nn.Sequential(Standardize(features), nn.Dropout(0.5), nn.Linear(features, num_classes))
 
 
 def split_model(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """(base, head): the model's own layers in two parts, `head(base(x))` being what `model(x)` is.
-
-    The head is what `replace_classifier` or `replace_head` made. Train it, and the model has learned.
-    """
+    """(base, head): the model's own layers in two parts, so that `head(base(x))` is `model(x)` and learns with it."""
     *_, (name, head) = model.named_children()
     pools = [*takewhile(lambda layer: isinstance(layer, POOLS), head.children())]  # they learn nothing
     base = copy.copy(model)  # around the same layers, but with no more than the pooling in the head's place
@@ -498,18 +463,14 @@ POOLS = AverageAndMaxPool, nn.AdaptiveAvgPool2d, nn.Flatten  # with which a head
 
 def freeze(module: nn.Module) -> nn.Module:
     """Stop a module from learning: no gradients, and no moving statistics through any later `train()`."""
-    for parameter in module.parameters():
-        parameter.requires_grad = False
-    for layer in module.modules():
+    for layer in module.requires_grad_(False).eval().modules():
         if not is_frozen(layer):
             layer.held = layer.register_forward_pre_hook(stay_in_eval_mode)
-        layer.eval()
     return module
 
 
 def stay_in_eval_mode(layer: nn.Module, inputs) -> None:
-    """Runs before each forward pass of a frozen layer: `model.train()` may have switched it back."""
-    # Batch normalisation in train mode updates its statistics even when its gradients are off.
+    """Runs before each forward pass of a frozen layer: train mode would move its statistics, without gradients too."""
     layer.training = False
 
 
@@ -533,20 +494,12 @@ def unfreeze(model: nn.Module, last_blocks: int) -> nn.Module:
     count = len(blocks(model))
     if not 0 <= last_blocks <= count:
         raise BadArgument(f"last_blocks is {last_blocks}; this network has {count} blocks.")
-    for block in blocks(model)[count - last_blocks :]:
-        for layer in (layer for part in block for layer in part.modules()):
-            release(layer)
+    for part in chain.from_iterable(blocks(model)[count - last_blocks :]):
+        for layer in part.requires_grad_(True).train().modules():
+            if is_frozen(layer):
+                layer.held.remove()
+                del layer.held
     return model
-
-
-def release(layer: nn.Module) -> None:
-    """Undo `freeze` for one layer and its own parameters."""
-    if is_frozen(layer):
-        layer.held.remove()
-        del layer.held
-    for parameter in layer.parameters(recurse=False):
-        parameter.requires_grad = True
-    layer.train()
 
 
 def freeze_batch_norm(model: nn.Module) -> nn.Module:
@@ -573,10 +526,11 @@ def blocks(model: nn.Module) -> list[list[nn.Module]]:
 
 def layers_before_classifier(model: nn.Module) -> list[nn.Module]:
     """The parts of the model from the image on; of those that hold its blocks, what is in them."""
-    parts = [(name, child) for name, child in model.named_children() if name not in CLASSIFIER_NAMES]
-    return [
-        layer for name, child in parts for layer in (layers_before_classifier(child) if name in STACKS else [child])
-    ]
+    layers = []
+    for name, child in model.named_children():
+        if name not in CLASSIFIER_NAMES:
+            layers += layers_before_classifier(child) if name in STACKS else [child]
+    return layers
 
 
 def check_freezing(model: nn.Module) -> None:
@@ -590,11 +544,8 @@ def check_freezing(model: nn.Module) -> None:
                 f"{name}.requires_grad was set on a module, and does nothing. "
                 f"Use {name}.requires_grad_({layer.requires_grad})."
             )
-        weight = getattr(layer, "weight", None)
-        if isinstance(layer, BATCH_NORM) and weight is not None and not weight.requires_grad and not is_frozen(layer):
-            raise BadArgument(
-                f"{name} has no gradients, but its batch-norm statistics would drift. Use helpers.models.freeze."
-            )
+        if isinstance(layer, BATCH_NORM) and layer.affine and not layer.weight.requires_grad and not is_frozen(layer):
+            raise BadArgument(f"{name} has no gradients, but its statistics would drift. Use helpers.models.freeze.")
 
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -620,8 +571,11 @@ def count_parameters(*modules: nn.Module, trainable_only: bool = False) -> int:
 
 def parameter_table(model: nn.Module) -> str:
     """A text table, one row a block: its layers with weights, parameters, how many are trainable."""
-    rows = [parameter_row(name, layers) for name, layers in named_parts(model).items()]
-    rows.append(parameter_row("total", [model]))
+    rows = []
+    for name, parts in [*named_parts(model).items(), ("total", [model])]:
+        layers = [layer for part in parts for layer in part.modules() if list(layer.parameters(recurse=False))]
+        trainable = count_parameters(*parts, trainable_only=True)
+        rows.append([name, len(layers), f"{count_parameters(*parts):,}", f"{trainable:,}" if trainable else "frozen"])
     return format_table(["part", "layers", "parameters", "trainable"], rows)
 
 
@@ -629,10 +583,3 @@ def named_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
     """The blocks and the classifier, from the image to the answer: "block 1" and so on to their layers."""
     parts = {f"block {i}": block for i, block in enumerate(blocks(model), start=1)}
     return parts | {name: [child] for name, child in model.named_children() if name in CLASSIFIER_NAMES}
-
-
-def parameter_row(name: str, modules: list[nn.Module]) -> list:
-    """One row of the parameter table."""
-    layers = [m for module in modules for m in module.modules() if list(m.parameters(recurse=False))]
-    trainable = count_parameters(*modules, trainable_only=True)
-    return [name, len(layers), f"{count_parameters(*modules):,}", f"{trainable:,}" if trainable else "frozen"]

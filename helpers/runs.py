@@ -2,7 +2,6 @@
 
 import json
 import math
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -18,29 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from .data import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    EvalTransform,
-    Splits,
-    digest_of,
-    load_image,
-    make_loaders,
-    read,
-    stream,
-)
+from .data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, Splits, digest_of, load_image, make_loaders, read, stream
 from .distributed import cores, first_here, once, rank
-from .downloads import write_whole
-from .evaluating import (
-    Strangeness,
-    as_html,
-    balanced_loader,
-    calibrate,
-    fit_temperature,
-    learn_strangeness,
-    measure,
-    soften,
-)
+from .downloads import check_writable, write_whole
+from .evaluating import Strangeness, as_html, balanced_loader, fit_temperature, learn_strangeness, measure, soften
 from .models import (
     HEADS,
     SmallCNN,
@@ -53,26 +33,16 @@ from .models import (
     load_backbone,
     load_weights,
     pretrained_classes,
+    shape_of_network,
     split_model,
     unfreeze,
-    vgg16_shape,
 )
-from .settings import (
-    BadArgument,
-    CourseError,
-    Setting,
-    Stopped,
-    best_device,
-    environment,
-    first_line,
-    format_table,
-    printable,
-    short,
-)
+from .settings import BadArgument, CourseError, Setting, Stopped, environment, format_table, printable, short
 from .training import Checkpoint, Evaluation, History, evaluate, fit, learning_rates_by_block, own_randomness, placed
 from .transfer import PLAIN, TRANSFER_RECIPES, TransferRecipe, feature_loaders, look, standardize
 
 RUN_FILE, CHECKPOINT_FILE = "model.safetensors", "checkpoint.pt"
+OLD_RUN = (RUN_FILE, CHECKPOINT_FILE, "run.json")  # the last is of the course's first version
 STRANGENESS = "strangeness."  # how the names of its tensors begin in that file
 
 
@@ -88,7 +58,19 @@ class Run:
     strangeness: Strangeness | None = None  # None for a run that stored no features of its training images
 
     def __post_init__(self):
-        self.summary = self.summary or summarize(self.model, self.about, self.history, self.test)
+        if self.summary:
+            return
+        self.summary = {
+            "test_accuracy": self.test.accuracy,
+            "test_log_loss": self.test.log_loss,
+            "parameters": count_parameters(self.model),
+            "trainable_parameters": count_parameters(self.model, trainable_only=True),
+            "epochs": len(self.history.rows),
+            "train_seconds": round(self.history.seconds, 2),
+            "precision": self.history.precision,
+        }
+        if "weights" in self.about:
+            self.summary |= {"backbone": self.about["network"], "weights": self.about["weights"]}
 
 
 # ----------------------------------------------------------------------------------- the recipes
@@ -101,48 +83,41 @@ FINE_TUNING_RATES = {"sample": 1e-3, "photos": 2e-4}
 
 
 def train_scratch(
-    splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print, **keeping
+    splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print, resume: bool | None = None
 ) -> Run:
     """Train `SmallCNN` from random weights, as lesson 01 does.
 
-    `keeping`: with `resume`, False or True, the training is kept in `folder` after each epoch; True goes on from there.
+    `resume`: True or False keeps the training in `folder` after each epoch, and True goes on from what is kept there.
     """
     with own_randomness(seed=seed):  # the random start of the weights
         model = SmallCNN(len(splits.classes))
-    if folder:
-        once(lambda: make_ready(folder, **keeping))
+    make_ready(folder, old=() if resume else OLD_RUN)
     options = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE, "precision": setting.precision, "report": report}
     loaders = make_loaders(splits, setting.scratch_size, passes=setting.scratch_passes)
     about = about_scratch(splits, setting, seed=seed)
     # Once, on rank 0: batch normalisation must see whole batches, and the network is small.
-    return once(lambda: train(model, about, loaders, options, folder=folder, keep=bool(keeping)))
+    return once(lambda: train(model, about, loaders, options, folder=folder, resume=resume))
 
 
 def train_transfer(
     splits: Splits,
     setting: Setting,
     *,
-    recipe: TransferRecipe | None = None,
-    balanced: bool = False,
+    recipe: TransferRecipe | None = None,  # by default the backbone's own
+    balanced: bool = False,  # learn from each class equally often
     seed: int = 0,
     folder: Path | None = None,
     report=print,
-    **keeping,
+    resume: bool | None = None,
 ) -> Run:
-    """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does.
-
-    `recipe`: by default the backbone's own, from TRANSFER_RECIPES. `balanced`: learn from each class equally often.
-    `keeping`: as in `train_scratch`.
-    """
+    """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does."""
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
     with first_here(), own_randomness(seed=seed):  # the random start of the new layer
         model = HEADS[recipe.head](load_backbone(setting.backbone, setting.weights), len(splits.classes))
     base, head = split_model(freeze_base_layers(model))
-    if folder:
-        # Only now, when the weights were found to fit: a wrong argument changes nothing.
-        once(lambda: make_ready(folder, **keeping))
-    start = time.perf_counter()
-    options = {"precision": setting.precision, "report": report}
+    # Only now, when the weights were found to fit: a wrong argument changes nothing.
+    make_ready(folder, old=() if resume else OLD_RUN)
+    start, options = time.perf_counter(), {"precision": setting.precision, "report": report}
     loaders = feature_loaders(base, splits, setting.transfer_size, recipe, **options)
     standardize(head, loaders[0].dataset)
     seconds = time.perf_counter() - start
@@ -150,31 +125,32 @@ def train_transfer(
     if balanced:
         loaders = (balanced_loader(loaders[0].dataset), *loaders[1:])
     options |= {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate}
-    about = about_transfer(splits, setting, recipe, seed=seed)
-    more = {"head": head, "seconds_before": seconds, "keep": bool(keeping)}
-    return once(lambda: train(model, about, loaders, options, folder=folder, **more))
+    about = about_transfer(splits, setting, recipe, seed=seed) | {"balanced": balanced}
+    more = {"head": head, "seconds_before": seconds, "folder": folder, "resume": resume}
+    return once(lambda: train(model, about, loaders, options, **more))
 
 
 def train_fine_tune(
-    splits: Splits, setting: Setting, *, seed: int = 0, folder: Path | None = None, report=print, **keeping
+    splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print, resume: bool | None = None
 ) -> Run:
-    """Train a head on the frozen base, then all blocks with it, each at its own rate, as lesson 04 does.
-
-    The processes that torchrun started share each batch of images, and learn what one would learn. `keeping`: as in
-    `train_scratch`.
-    """
+    """Train a head on the frozen base, then all blocks with it, each at its own rate, as lesson 04 does."""
+    check_network(setting)
+    make_ready(folder, old=() if resume else OLD_RUN)
     recipe = replace(TRANSFER_RECIPES[setting.backbone], test_views=PLAIN)
     run = train_transfer(splits, setting, recipe=recipe, seed=seed, report=report)
-    if folder:
-        once(lambda: make_ready(folder, **keeping))
     model = freeze_batch_norm(unfreeze(run.model, len(blocks(run.model))))
     rate = FINE_TUNING_RATES.get(setting.name, FINE_TUNING_RATES["photos"])
     options = {"epochs": FINE_TUNING_EPOCHS, "learning_rate": learning_rates_by_block(model, head=rate, factor=0.5)}
     options |= {"precision": setting.precision, "report": report}
     loaders = make_loaders(splits, setting.transfer_size, by_image=True, mean=recipe.mean, std=recipe.std)
     about = about_transfer(splits, setting, recipe, seed=seed) | {"training": "fine-tuned"}
-    more = {"seconds_before": run.history.seconds, "keep": bool(keeping)}
-    return train(model, about, loaders, options, folder=folder, **more)
+    return train(model, about, loaders, options, folder=folder, resume=resume, seconds_before=run.history.seconds)
+
+
+def check_network(setting: Setting) -> None:
+    """Raise BadArgument for a wrong backbone or weights file: before any training, and before a folder changes."""
+    with first_here():
+        load_backbone(setting.backbone, setting.weights)
 
 
 def about_scratch(splits: Splits, setting: Setting, *, seed: int = 0) -> dict:
@@ -203,14 +179,15 @@ def about_pretrained(setting: Setting) -> dict:
     return {"classes": classes, "image_size": setting.transfer_size, "mean": recipe.mean, "std": recipe.std}
 
 
-def train(model, about: dict, loaders, options, *, head=None, seconds_before=0.0, folder=None, keep=False) -> Run:
-    """Fit the model, or only its head on loaders of features; keep the best epoch, test once, save the run.
-
-    `keep`: what was learned is kept in the folder after each epoch, and a training that was killed goes on from there.
-    """
+def train(model, about: dict, loaders, options, *, folder, resume, head=None, seconds_before=0.0) -> Run:
+    """Fit the model, or only its head on loaders of features; keep the best epoch, test once, save the run."""
     train_loader, validation_loader, test_loader = loaders
-    checkpoint = checkpoint_of(folder, about, loaders, options) if folder and keep else None
-    learner = head or model
+    learner, checkpoint = head or model, None
+    if folder and resume is not None:
+        same = {"checkpoint": 1, "torch": str(torch.__version__), "precision": options["precision"]}
+        same |= {"seed": about["seed"], "epochs": options["epochs"]}  # what differs first is what a user is told
+        same |= {"number of images": [len(loader.dataset) for loader in loaders]}
+        checkpoint = Checkpoint(folder / CHECKPOINT_FILE, same | about)
     history = fit(learner, train_loader, validation_loader, seed=about["seed"], checkpoint=checkpoint, **options)
     history.seconds_before = seconds_before
     validation, test = (
@@ -227,38 +204,14 @@ def train(model, about: dict, loaders, options, *, head=None, seconds_before=0.0
     return run
 
 
-def checkpoint_of(folder: Path, about: dict, loaders, options: dict) -> Checkpoint:
-    """Where a training is kept while it goes on, and all that must be the same for it to go on from there."""
-    versions = {"checkpoint": 1, "torch": str(torch.__version__), "precision": options["precision"]}
-    numbers = {"seed": about["seed"], "epochs": options["epochs"]}
-    numbers |= {"number of images": [len(loader.dataset) for loader in loaders]}
-    return Checkpoint(folder / CHECKPOINT_FILE, versions | numbers | about)
-
-
-def summarize(model: nn.Module, about: dict, history: History, test: Evaluation) -> dict:
-    """The numbers of a run that a comparison shows."""
-    summary = {
-        "test_accuracy": test.accuracy,
-        "test_log_loss": test.log_loss,
-        "parameters": count_parameters(model),
-        "trainable_parameters": count_parameters(model, trainable_only=True),
-        "epochs": len(history.rows),
-        "train_seconds": round(history.seconds, 2),
-        "precision": history.precision,
-    }
-    return summary | ({"backbone": about["network"], "weights": about["weights"]} if "weights" in about else {})
-
-
 RECIPES = {"scratch": train_scratch, "transfer": train_transfer, "fine-tune": train_fine_tune}
 COMPARED = ("scratch", "transfer")
 
 
 def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print) -> dict[str, Run]:
     """Both recipes on the same images: {"scratch": Run, "transfer": Run}; with `folder` also comparison.json there."""
-    with first_here():
-        load_backbone(setting.backbone, setting.weights)  # a wrong name or file should show before the first training
-    if folder and rank() == 0:
-        clear(folder, "comparison.json", "comparison.png", *(f"{name}/{RUN_FILE}" for name in COMPARED))
+    check_network(setting)
+    make_ready(folder, old=("comparison.json", "comparison.png", *(f"{name}/{RUN_FILE}" for name in COMPARED)))
     runs = {}
     for name in COMPARED:
         report(f"{name}:")
@@ -267,6 +220,7 @@ def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = N
             raise Stopped(f"Stopped. What {name} learned so far is in {folder / name}." if folder else "Stopped.")
     if folder and rank() == 0:
         write_json(folder / "comparison.json", comparison(runs, splits, seed=seed))
+    report(comparison_table(runs))
     return runs
 
 
@@ -296,28 +250,14 @@ def comparison_table(runs: dict[str, Run]) -> str:
 # ----------------------------------------------------------------------------------- on the disk
 
 
-def clear(folder: Path, *names: str) -> None:
-    """Make the folder, and take out results of an earlier run, by default its model: they don't belong to a new one."""
-    check_writable(folder)
-    for name in names or [RUN_FILE, CHECKPOINT_FILE, "run.json"]:  # run.json: of the course's first version
-        (folder / name).unlink(missing_ok=True)
-
-
-def make_ready(folder: Path, *, resume: bool = False) -> None:
-    """The folder for a run: without an earlier one, or with what is there of it, to go on from."""
-    check_writable(folder) if resume else clear(folder)
-    for part in folder.glob(".*.part"):  # of a file that a killed process was writing
-        part.unlink()
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder; raises BadArgument if it can't be made or written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise BadArgument(f"Can't write into {folder} ({first_line(error)}). Choose another folder.") from error
+def make_ready(folder: Path | None, *, old: Iterable[str]) -> None:
+    """Make the folder, if there shall be one, and take out old results, which don't belong to a new run."""
+    if folder and rank() == 0:
+        check_writable(folder)
+        for name in old:
+            (folder / name).unlink(missing_ok=True)
+        for part in folder.glob(".*.part"):  # of a file that a killed process was writing
+            part.unlink()
 
 
 def save_run(run: Run, folder: Path) -> None:
@@ -348,6 +288,12 @@ def load_run(folder: Path, splits: Splits | None = None) -> Run:
     return run
 
 
+def is_finished(folder: Path, splits: Splits) -> bool:
+    """True for the folder of a run that needs no resuming; raises BadArgument if it learned from other splits."""
+    ended = (folder / RUN_FILE).exists() and not (folder / CHECKPOINT_FILE).exists()
+    return ended and bool(load_run(folder, splits))
+
+
 def read_run(folder: Path) -> Run:
     """The run in a folder, finished or stopped; raises BadArgument if there is none of this version of the course."""
     file = run_file(folder)
@@ -373,8 +319,7 @@ def run_file(folder: Path) -> Path:
     file = folder if folder.name == RUN_FILE else folder / RUN_FILE
     if file.is_file():
         return file
-    inside = sorted(file.parent for file in folder.glob(f"*/{RUN_FILE}"))
-    if inside:
+    if inside := sorted(file.parent for file in folder.glob(f"*/{RUN_FILE}")):
         raise BadArgument(f"{folder} holds {len(inside)} runs. Choose one: {' or '.join(map(str, inside))}.")
     raise BadArgument(f"{folder} holds no finished run (no {RUN_FILE}). Train one first.")
 
@@ -383,8 +328,8 @@ def empty_model(about: dict, state: dict) -> nn.Module:
     """The network of a run, before its weights are loaded."""
     if about["network"] == "small_cnn":
         return SmallCNN(len(about["classes"]))
-    options = vgg16_shape(state) if about["network"] in ("vgg16", "vgg16_bn") else {}
-    return HEADS[about["head"]](build(about["network"], **options), len(about["classes"]))
+    network = build(about["network"], **shape_of_network(about["network"], state))
+    return HEADS[about["head"]](network, len(about["classes"]))
 
 
 def write_json(file: Path, content: dict) -> None:
@@ -392,7 +337,7 @@ def write_json(file: Path, content: dict) -> None:
     write_whole(file, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
 
-# --------------------------------------------------------------------------------------- predict
+# --------------------------------------------------------------------------- predict and evaluate
 
 
 class Answer(NamedTuple):
@@ -406,6 +351,11 @@ class Answer(NamedTuple):
     def __str__(self) -> str:
         return f"none of these (nearest: {self.name})" if self.refused else self.name
 
+    def columns(self) -> dict:
+        """As a table has it: where it is refused, the class is only the nearest one."""
+        known = {} if math.isnan(self.strangeness) else {"strangeness": round(self.strangeness, 6)}
+        return {"class": self.name, "probability": round(self.probability, 6), **known, "refused": self.refused}
+
 
 def predict(model: nn.Module, about: dict, path: str | Path) -> tuple[str, float]:
     """The class of the image in a file, and the probability that the model gives it, at the run's temperature."""
@@ -418,10 +368,7 @@ def predict(model: nn.Module, about: dict, path: str | Path) -> tuple[str, float
 def predict_all(
     model: nn.Module, about: dict, paths: Iterable[str | Path], *, strangeness: Strangeness | None = None
 ) -> Iterator[tuple[str | Path, Answer | CourseError]]:
-    """Each path with the answer, or with the error why it could not be read; each file is read once.
-
-    `strangeness`: the run's; without it no image is refused.
-    """
+    """Each path with the answer, or with the error why it could not be read; without `strangeness` none is refused."""
     for path, found in ask(model, about, paths, strangeness=strangeness):
         if isinstance(found, CourseError):
             yield path, found
@@ -435,7 +382,7 @@ def ask(
     model: nn.Module, about: dict, paths: Iterable[str | Path], *, strangeness: Strangeness | None = None
 ) -> Iterator[tuple[str | Path, tuple[Tensor, float] | CourseError]]:
     """As `predict_all`, with the probability of every class and the strangeness in place of the answer."""
-    paths, device, transform = list(paths), best_device(), transform_of(about)
+    paths, transform = list(paths), transform_of(about)
 
     def load(path: str | Path) -> Tensor | CourseError:
         try:
@@ -443,11 +390,15 @@ def ask(
         except CourseError as error:
             return error
 
-    with placed(model, device), closing(stream(load, paths, cores())) as loaded:
+    with placed(model) as device, closing(stream(load, paths, cores())) as loaded:
         model.eval()
         for batch in BatchSampler(zip(paths, loaded, strict=True), 32, drop_last=False):
             images = [image for _, image in batch if not isinstance(image, CourseError)]
-            answers = iter(ask_about(model, about, images, device, strangeness) if images else [])
+            answers = iter([])
+            if images:
+                with torch.inference_mode():
+                    probabilities, scores = answers_to(model, about, torch.stack(images).to(device), strangeness)
+                answers = zip(probabilities, scores.tolist(), strict=True)
             for path, image in batch:
                 yield path, image if isinstance(image, CourseError) else next(answers)
 
@@ -457,32 +408,22 @@ def transform_of(about: dict) -> EvalTransform:
     return EvalTransform(about["image_size"], about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD))
 
 
-@torch.inference_mode()
-def ask_about(model, about: dict, images: list[Tensor], device, strangeness) -> Iterator[tuple[Tensor, float]]:
-    """(probabilities, strangeness) of each image tensor: the mean over the run's views, at its temperature."""
+def answers_to(model: nn.Module, about: dict, images: Tensor, strangeness: Strangeness | None) -> tuple[Tensor, Tensor]:
+    """Probabilities (n, classes), the mean over the run's views, at its temperature; strangeness (n,), or else NaN."""
     base, head = split_model(model) if strangeness else (nn.Identity(), model)
-    batch = torch.stack(images).to(device)
-    features = [base(look(batch, view)) for view in about.get("test_views", PLAIN)]
+    features = [base(look(images, view)) for view in about.get("test_views", PLAIN)]
     probabilities = torch.stack([head(one).softmax(1) for one in features]).mean(0).cpu()
-    scores = strangeness(features[0].cpu()).tolist() if strangeness else [math.nan] * len(images)
-    return zip(soften(probabilities, about.get("temperature", 1.0)), scores, strict=True)
-
-
-# -------------------------------------------------------------------------------------- evaluate
+    scores = strangeness(features[0].cpu()) if strangeness else probabilities[:, 0] * math.nan
+    return soften(probabilities, about.get("temperature", 1.0)), scores
 
 
 def evaluate_run(run: Run, splits: Splits, *, folder: Path | None = None) -> dict:
-    """What evaluating.KEYS names, of all images of the splits that the run has not learned from.
-
-    `folder`: where to write it as evaluation.json, and the report evaluation.html. Raises BadArgument if the classes
-    are others than the run's, or no image is left.
-    """
+    """What evaluating.KEYS names, of all images that the run has not learned from; also as reports in `folder`."""
     paths, labels = zip(*unseen(run, splits), strict=True)
     if folder:
         check_writable(folder)
     answers = ask(run.model, run.about | {"temperature": 1.0}, paths, strangeness=run.strangeness)
-    with closing(tqdm(answers, "evaluate", len(paths), unit=" images", disable=len(paths) < 1000)) as bar:
-        found = [answer for _, answer in bar]
+    found = [one for _, one in tqdm(answers, "evaluate", len(paths), unit=" images", disable=len(paths) < 1000)]
     if errors := [answer for answer in found if isinstance(answer, CourseError)]:
         raise errors[0]  # it could be read when the splits were made
     rows, scores = zip(*found, strict=True)
@@ -491,7 +432,7 @@ def evaluate_run(run: Run, splits: Splits, *, folder: Path | None = None) -> dic
     numbers = measure(evaluation, paths, splits.classes, temperature=temperature, refused=refused)
     if folder:
         title = f"{run.about['network']} on {splits.name}: {len(paths):,} images"
-        page = as_html(numbers, calibrate(evaluation, temperature), paths, splits.classes, title=title)
+        page = as_html(numbers, evaluation, paths, splits.classes, title=title)
         write_json(folder / "evaluation.json", numbers | {"data": splits.name, "environment": environment()})
         write_whole(folder / "evaluation.html", page.encode("utf-8", "backslashreplace"))
     return numbers

@@ -1,11 +1,13 @@
 """Train and evaluate: `fit`, `evaluate`, the history of a training run, and learning rates."""
 
+import copy
 import io
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, islice, repeat
@@ -15,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import ConstantLR, ExponentialLR, LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader
 
 from .data import dealt, with_batches
@@ -23,8 +27,8 @@ from .downloads import write_whole
 from .models import BATCH_NORM, check_freezing, is_frozen, named_parts
 from .settings import BadArgument, CourseError, Stopped, best_device, choose_precision, format_table
 
-OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("one-cycle", "cosine", "constant")
+OPTIMIZERS = {"adamw": AdamW, "sgd": partial(SGD, momentum=0.9, nesterov=True)}
+SCHEDULES = ("one-cycle", "constant")
 
 
 # ------------------------------------------------------------------------------------- evaluate
@@ -54,10 +58,7 @@ class Evaluation:
         return -right.double().clamp_min(1e-12).log().mean().item()
 
     def mean_over(self, views: int) -> "Evaluation":
-        """One answer for each image, the mean over its views: test-time averaging.
-
-        All first views come first, then all second ones, as an unshuffled `feature_loader` gives them.
-        """
+        """One answer for each image, the mean over its views; the first views of all images come first."""
         probabilities = self.probabilities.unflatten(0, (views, -1)).mean(0)
         return Evaluation(probabilities, self.labels[: len(probabilities)])
 
@@ -68,11 +69,7 @@ class Evaluation:
 def evaluate(
     model: nn.Module, loader: DataLoader, *, device: torch.device | None = None, precision: str = "fast"
 ) -> Evaluation:
-    """Show the model every image once, in eval mode and without gradients; it is left as it was.
-
-    Processes that work together share the batches, and each has the whole answer.
-    Raises CourseError if the loader leaves images out, as one with drop_last does.
-    """
+    """Show the model every image once, in eval mode, without gradients; CourseError if the loader leaves images out."""
     device, batches = device or best_device(), []
     with own_randomness(loader), placed(model, device), torch.inference_mode(), autocast(device, precision):
         model.eval()
@@ -102,14 +99,15 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
+def placed(model: nn.Module, device: torch.device | None = None) -> Iterator[torch.device]:
     """The model is on the device for a while; then where and how it was in memory, each layer in the mode it had."""
+    device = device or best_device()
     parameters, modes = list(model.parameters()), {layer: layer.training for layer in model.modules()}
     home = parameters[0].device if parameters else device
     contiguous = all(parameter.is_contiguous() for parameter in parameters)
     try:
         model.to(device, memory_format=torch.channels_last)
-        yield
+        yield device
     finally:
         model.to(home, memory_format=torch.contiguous_format if contiguous else torch.preserve_format)
         for layer, training in modes.items():
@@ -120,12 +118,9 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
 def autocast(device: torch.device, precision: str = "fast") -> Iterator[None]:
     """The context in which convolutions and matrix products use the chosen precision."""
     name = choose_precision(device, precision)
-    with exact_convolutions(device, name):
-        if name == "float32":
-            yield
-        else:
-            with torch.autocast(device.type, dtype=getattr(torch, name)):
-                yield
+    lower = nullcontext() if name == "float32" else torch.autocast(device.type, dtype=getattr(torch, name))
+    with exact_convolutions(device, name), lower:
+        yield
 
 
 @contextmanager
@@ -145,25 +140,18 @@ def exact_convolutions(device: torch.device, precision: str) -> Iterator[None]:
         setattr(flags, name, before)
 
 
-# What CUDA, MPS, cuDNN (two ways) and the CPU (two ways) say when memory ends.
-OUT_OF_MEMORY = (
-    "out of memory", "ALLOC_FAILED", "unable to find an engine", "can't allocate memory", "not enough memory",
-)  # fmt: skip
-
-
 def is_out_of_memory(error: Exception) -> bool:
-    """True for the errors that Python, CUDA, MPS and the CPU raise when memory ends."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+    """True for the errors that Python, CUDA, MPS, cuDNN (two ways) and the CPU (two ways) raise when memory ends."""
+    words = "out of memory|ALLOC_FAILED|unable to find an engine|can't allocate memory|not enough memory"
+    return isinstance(error, MemoryError) or bool(re.search(words, str(error)))
 
 
 @contextmanager
 def own_randomness(loader: DataLoader | None = None, *, seed: int | None = None) -> Iterator[None]:
     """Random numbers for a while; torch's global ones, and a loader's own, are then as they were."""
     apple = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    own = getattr(loader, "generator", None)
-    order = own.get_state() if own else None
-    images = getattr(loader, "dataset", None)
-    of_images = getattr(images, "seed", None)
+    own, images = getattr(loader, "generator", None), getattr(loader, "dataset", None)
+    order, of_images = own and own.get_state(), getattr(images, "seed", None)
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         try:
             if seed is not None:
@@ -205,10 +193,6 @@ class History:
         """The lowest validation loss of all epochs; infinite before the first."""
         return min((row["validation_loss"] for row in self.rows), default=math.inf)
 
-    def is_stale(self, patience: int | None) -> bool:
-        """True if no epoch of the last `patience` had a lower validation loss than all before."""
-        return patience is not None and len(self.rows) - self.best_epoch >= patience
-
     @property
     def seconds(self) -> float:
         """How long the run took, validation and what came before the first epoch included."""
@@ -241,7 +225,6 @@ def fit(
     schedule: str = "one-cycle",
     weight_decay: float = 0.01,
     label_smoothing: float = 0.0,
-    patience: int | None = None,
     seed: int = 0,
     device: torch.device | None = None,
     precision: str = "fast",
@@ -251,16 +234,12 @@ def fit(
     """Train what is not frozen, with AdamW; the model ends with the weights of its best epoch on validation.
 
     `learning_rate`: one for all, or groups of parameters with a rate each, as `learning_rates_by_block` makes them.
-    `patience`: stop after so many epochs in a row without a lower validation loss; None runs all `epochs`.
-    `seed`: decides the order of the images, augmentation and dropout; torch's global random numbers are left alone.
-    `precision`: "fast" is bfloat16 or float16 where the device has units for it; "float32" is always exact.
+    `seed`: of the order of the images, augmentation and dropout; torch's own random numbers are left alone.
     `checkpoint`: kept after each epoch, and where the training goes on if there is one already.
-    Processes that work together each take a part of every batch, and learn what one process learns.
-    Ctrl-C ends the training: the history ends there, and the model has the best weights so far.
-    Raises BadArgument for a wrong option, or a freezing mistake that PyTorch would accept in silence, and CourseError
-    if a loss is no longer a finite number.
+    Ctrl-C ends the training with the best weights so far. Raises BadArgument for a wrong option or a freezing mistake
+    that PyTorch would accept in silence, CourseError if a loss is no longer a finite number.
     """
-    check_options(model, train_loader, epochs=epochs, patience=patience)
+    check_options(model, train_loader, epochs)
     device = device or best_device()
     history, parts = History(precision=choose_precision(device, precision)), Parts(train_loader)
     with own_randomness(train_loader), placed(model, device), parts.same_dropout(model):
@@ -272,20 +251,18 @@ def fit(
         best = (checkpoint and checkpoint.restore(states, history)) or copy_of_weights(model)
         try:
             for epoch in range(len(history.rows) + 1, epochs + 1):
-                if history.is_stale(patience):
-                    break
                 start = time.perf_counter()
                 set_seed(seed_of_epoch(seed, epoch), train_loader)
                 row = {"epoch": epoch, **train_one_epoch(step, parts)}
                 row |= validate(model, validation_loader, device=device, precision=history.precision)
+                if not math.isfinite(row["train_loss"] + row["validation_loss"]):
+                    raise CourseError("The loss is no longer a finite number. Choose a lower learning rate.")
                 if row["validation_loss"] < history.lowest_loss:
                     history.best_epoch, best = epoch, copy_of_weights(model)
                 history.rows.append(row | {"seconds": time.perf_counter() - start})
                 if checkpoint:
                     checkpoint.write(states, history, best)
                 report(epoch_line(history.rows[-1], epochs))  # last: what the reader sees is then kept
-            if history.is_stale(patience):
-                report(f"Stopped early: no lower validation loss in the last {patience} epochs.")
         except KeyboardInterrupt:
             stop(history, report)
         finally:
@@ -293,22 +270,15 @@ def fit(
     return history
 
 
-def check_options(model: nn.Module, loader: DataLoader, *, epochs: int, patience) -> None:
-    """Raise BadArgument for what `fit` can't work with."""
+def check_options(model: nn.Module, loader: DataLoader, epochs: int) -> None:
+    """Raise BadArgument for what can't be trained, or not by several processes as one would."""
     check_freezing(model)
-    if world() > 1:
-        check_shared(model, loader)
     if epochs < 1 or not len(loader):
         raise BadArgument(f"{epochs} epochs of {len(loader)} batches: there is nothing to train on.")
-    if patience is not None and patience < 1:
-        raise BadArgument(f"patience is {patience}; it must be at least one epoch, or None to run all epochs.")
-
-
-def check_shared(model: nn.Module, loader: DataLoader) -> None:
-    """Raise BadArgument for what several processes can't learn together as one would."""
-    if any(isinstance(layer, BATCH_NORM) and not is_frozen(layer) for layer in model.modules()):
+    learning = [layer for layer in model.modules() if isinstance(layer, BATCH_NORM) and not is_frozen(layer)]
+    if world() > 1 and learning:
         raise BadArgument("Batch normalisation would see a part of each batch. Use helpers.models.freeze_batch_norm.")
-    if world() > loader.batch_size:
+    if world() > 1 and world() > loader.batch_size:
         raise BadArgument(f"{world()} processes can't share batches of {loader.batch_size} images. Start fewer.")
 
 
@@ -337,8 +307,8 @@ class Step:
     """One step of training: what it needs, and what it does with a batch."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
+    optimizer: Optimizer
+    scheduler: LRScheduler
     device: torch.device
     precision: str
     label_smoothing: float = 0.0
@@ -377,16 +347,16 @@ class Parts:
             yield from ((images, labels, len(labels), 1.0) for images, labels in self.loader)
             return
         sizes = deque()
-        for images, labels in with_batches(self.loader, self.mine(sizes)):
+
+        def mine() -> Iterator[list[int]]:
+            for batch in self.loader.batch_sampler:
+                sizes.append(len(batch))
+                yield batch[rank() :: world()] or batch[:1]  # where there is none for this rank, one that won't count
+
+        for images, labels in with_batches(self.loader, mine()):
             self.size = sizes.popleft()
             count = len(range(rank(), self.size, world()))
             yield images, labels, count, count * world() / self.size
-
-    def mine(self, sizes: deque) -> Iterator[list[int]]:
-        """The indices of this rank's images of each batch; where there is none for it, one that will not count."""
-        for batch in self.loader.batch_sampler:
-            sizes.append(len(batch))
-            yield batch[rank() :: world()] or batch[:1]
 
     @contextmanager
     def same_dropout(self, model: nn.Module) -> Iterator[None]:
@@ -423,25 +393,13 @@ def train_one_epoch(step: Step, parts: Parts) -> dict:
         seen += count
     sums = loss_sum.item(), correct.item(), seen
     loss_sum, correct, seen = map(sum, zip(*gather(sums), strict=True))
-    check_finite(loss_sum)
     return {"train_loss": loss_sum / seen, "train_accuracy": correct / seen}
 
 
 def validate(model: nn.Module, loader: DataLoader, *, device: torch.device, precision: str) -> dict:
     """The means over all images of the validation split."""
     result = evaluate(model, loader, device=device, precision=precision)
-    check_finite(result.log_loss)
     return {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
-
-
-class LossNotFinite(CourseError):
-    """A loss is infinite or no number: the weights that gave it are of no use."""
-
-
-def check_finite(loss: float) -> None:
-    """Raise LossNotFinite if a loss is infinite or no number."""
-    if not math.isfinite(loss):
-        raise LossNotFinite("The loss is no longer a finite number. Choose a lower learning rate.")
 
 
 # ------------------------------------------------------------------------------------ checkpoints
@@ -449,11 +407,9 @@ def check_finite(loss: float) -> None:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training after its last whole epoch, as one file, whole or not there, from which `fit` goes on.
+    """A training after its last whole epoch, as one file, whole or not there, from which `fit` goes on."""
 
-    No random state is kept: what is random in an epoch depends on its number and the seed alone.
-    """
-
+    # It has no random state: what is random in an epoch depends on its number and the seed alone.
     file: Path
     about: dict  # which training it is; another one can't go on from here
 
@@ -482,58 +438,45 @@ class Checkpoint:
             return None
         try:
             saved = torch.load(self.file, map_location="cpu", weights_only=True)
-            theirs = saved["about"]
-            differing = [name for name in self.about if theirs.get(name) != self.about[name]]
+            theirs = dict(saved["about"])
         except Exception as error:  # a damaged file makes the unpickler stumble anywhere
             raise BadArgument(f"{self.file} is damaged, or no checkpoint of this course. {self.ADVICE}") from error
-        if differing:
-            name = differing[0]
-            raise BadArgument(
-                f"{self.file} is the checkpoint of another training: {name} was {theirs.get(name)}, and is "
-                f"{self.about[name]} now. {self.ADVICE}"
-            )
+        for name, ours in self.about.items():
+            if theirs.get(name) != ours:
+                raise BadArgument(
+                    f"{self.file} is the checkpoint of another training: {name} was {theirs.get(name)}, and is {ours} "
+                    f"now. {self.ADVICE}"
+                )
         return saved
 
     ADVICE = "Start anew without --resume, or choose another --out."
 
 
-# ------------------------------------------------------------------------ optimizer and schedule
+# ------------------------------------------------------------------ optimizer and learning rates
 
 
-def make_optimizer(
-    model: nn.Module, name: str, learning_rate: float | list[dict], weight_decay: float
-) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum, over the parameters that are not frozen, all at one rate or in groups."""
+def make_optimizer(model: nn.Module, name: str, learning_rate: float | list[dict], weight_decay: float) -> Optimizer:
+    """One of OPTIMIZERS over the parameters that are not frozen, all at one rate or in groups."""
     if name not in OPTIMIZERS:
         raise BadArgument(f"Unknown optimizer {name!r}. Choose one of: {', '.join(OPTIMIZERS)}.")
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not learning:
         raise BadArgument("Every parameter is frozen, so nothing can be trained. Replace the classifier or unfreeze.")
-    groups = learning_rate if isinstance(learning_rate, list) else [{"params": parameters, "lr": learning_rate}]
+    groups = (
+        learning_rate if isinstance(learning_rate, list) else [{"params": [*learning.values()], "lr": learning_rate}]
+    )
     groups = [dict(group) for group in groups]  # copies, because a schedule writes its rates into them
-    check_groups(model, groups)
-    if name == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=weight_decay)
-    return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=weight_decay)
-
-
-def check_groups(model: nn.Module, groups: list[dict]) -> None:
-    """Raise BadArgument if a parameter that is not frozen is in no group: it would silently stay as it is."""
     grouped = {id(parameter) for group in groups for parameter in group["params"]}
-    left_out = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in grouped]
-    if left_out:
+    if left_out := [name for name, parameter in learning.items() if id(parameter) not in grouped]:
         raise BadArgument(
             f"No learning rate for {len(left_out)} tensors that are not frozen, first {left_out[0]}. "
             "Make the groups of learning rates after you unfreeze."
         )
+    return OPTIMIZERS[name](groups, weight_decay=weight_decay)
 
 
 def learning_rates_by_block(model: nn.Module, *, head: float, factor: float) -> list[dict]:
-    """Groups of parameters with a rate each: `head` for the classifier, `factor` times as much per block.
-
-    From the classifier back to the first block; what is frozen is in no group.
-    Source: discriminative fine-tuning, arXiv:1801.06146, section 3.2.
-    """
+    """Parameters in groups: the rate `head` for the classifier, `factor` times it a block before (arXiv:1801.06146)."""
     groups = []
     for distance, (name, layers) in enumerate(reversed(named_parts(model).items())):
         learning = [p for layer in layers for p in layer.parameters() if p.requires_grad]
@@ -542,20 +485,15 @@ def learning_rates_by_block(model: nn.Module, *, head: float, factor: float) -> 
     return groups
 
 
-def make_schedule(
-    optimizer: torch.optim.Optimizer,
-    name: str,
-    steps: int,
-) -> torch.optim.lr_scheduler.LRScheduler:
+def make_schedule(optimizer: Optimizer, name: str, steps: int) -> LRScheduler:
     """How the learning rate changes from batch to batch; `steps` is the number of batches in all."""
     if name not in SCHEDULES:
         raise BadArgument(f"Unknown schedule {name!r}. Choose one of: {', '.join(SCHEDULES)}.")
+    if name == "constant":
+        return ConstantLR(optimizer, factor=1.0)
+    # Up for the first 30 %, then down to nearly nothing (arXiv:1708.07120).
     highest = [group["lr"] for group in optimizer.param_groups]
-    if name == "one-cycle":  # up for the first 30 %, then down to nearly nothing (arXiv:1708.07120)
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps + 1, pct_start=0.3)
-    if name == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    return OneCycleLR(optimizer, highest, total_steps=steps + 1, pct_start=0.3)
 
 
 def epoch_line(row: dict, epochs: int) -> str:
@@ -566,9 +504,6 @@ def epoch_line(row: dict, epochs: int) -> str:
         f"validation loss {row['validation_loss']:.3f}, accuracy {row['validation_accuracy']:.3f}  "
         f"({row['seconds']:.1f} s)"
     )
-
-
-# -------------------------------------------------------------------------- learning-rate finder
 
 
 def find_learning_rate(
@@ -582,29 +517,22 @@ def find_learning_rate(
     device: torch.device | None = None,
     precision: str = "fast",
 ) -> tuple[list[float], list[float]]:
-    """Learn from batch after batch at a growing rate: the rates, and each batch's loss before its step.
-
-    Ends early once the loss is four times that of the first batch, or no number. The model, the loader
-    and torch's random numbers are left as they were. Source: arXiv:1506.01186, section 3.3.
-    """
+    """The rates at which a copy learns from batch after batch, and each loss before its step (arXiv:1506.01186)."""
     if not 0 < lowest < highest or steps < 2:
         raise BadArgument(f"No way from {lowest:g} to {highest:g} in {steps} steps: take two or more, up from above 0.")
-    check_options(model, loader, epochs=1, patience=None)
-    device, rates, losses, weights = device or best_device(), [], [], copy_of_weights(model)
-    with own_randomness(loader, seed=seed), placed(model, device):
-        optimizer = make_optimizer(model, "adamw", lowest, weight_decay=0.0)
-        growth = torch.optim.lr_scheduler.ExponentialLR(optimizer, (highest / lowest) ** (1 / (steps - 1)))
-        step = Step(model, optimizer, growth, device, choose_precision(device, precision))
-        try:
-            for batch in islice(chain.from_iterable(repeat(loader)), steps):
-                rate = optimizer.param_groups[0]["lr"]
-                losses.append(train_one_epoch(step, Parts([batch]))["train_loss"])
-                rates.append(rate)
-                if losses[-1] > 4 * losses[0]:
-                    break
-        except LossNotFinite:
-            pass  # the end of the search
-        finally:
-            model.load_state_dict(weights)
-            model.zero_grad()
+    check_options(model, loader, epochs=1)
+    twin, device, rates, losses = copy.deepcopy(model), device or best_device(), [], []
+    with own_randomness(loader, seed=seed), placed(twin, device):
+        optimizer = make_optimizer(twin, "adamw", lowest, weight_decay=0.0)
+        growth = ExponentialLR(optimizer, (highest / lowest) ** (1 / (steps - 1)))
+        step = Step(twin, optimizer, growth, device, choose_precision(device, precision))
+        for batch in islice(chain.from_iterable(repeat(loader)), steps):
+            rate = optimizer.param_groups[0]["lr"]
+            loss = train_one_epoch(step, Parts([batch]))["train_loss"]
+            if not math.isfinite(loss):
+                break
+            rates.append(rate)
+            losses.append(loss)
+            if loss > 4 * losses[0]:  # it explodes
+                break
     return rates, losses

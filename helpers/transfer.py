@@ -1,5 +1,6 @@
 """Transfer: what a frozen base says about each image, computed once and kept on disk, and how a head learns from it."""
 
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,8 +35,6 @@ from .models import Standardize, expected_images, fingerprint
 from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line, printable
 from .training import autocast, is_out_of_memory, own_randomness, placed, to_device
 
-HALF_MAX = torch.finfo(torch.float16).max
-
 # A view is another look at the same image, made from the batch that was decoded once:
 # (how much is cut off at each border, in percent, and the rest enlarged; mirrored or not).
 VIEWS = {"plain": (0, False), "flip": (0, True), "zoom": (10, False), "zoom-flip": (10, True)}
@@ -47,12 +46,7 @@ PLAIN, MIRRORED, ALL = ("plain",), ("plain", "flip"), tuple(VIEWS)
 
 @dataclass(frozen=True)
 class TransferRecipe:
-    """How a backbone is transferred: its new head, the views of each training image, the learning rate, its colours.
-
-    The linear head is the choice for all: over five seeds it is at least as good on the validation images as the
-    published classifier with a new last layer, and its log loss is lower (results/README.md). The small backbones
-    are quick enough to learn from four views of each image and to answer for its mirror image too.
-    """
+    """How a backbone is transferred: found on validation images, over five seeds (results/README.md)."""
 
     head: str  # of HEADS
     views: tuple[str, ...]  # of VIEWS; those of each training image
@@ -82,19 +76,13 @@ def feature_loaders(
     base: nn.Module, splits: Splits, size: int, recipe: TransferRecipe, *, precision: str = "fast", report=print
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
     """Loaders of (features, labels) batches: train in the recipe's views, validation and test in its test views."""
-    transform = EvalTransform(size, recipe.mean, recipe.std)
-    views = {"train": recipe.views, "validation": recipe.test_views, "test": recipe.test_views}
-    features = {
-        name: extract_features(
-            base,
-            ImageDataset(part, transform, size=size, digests=splits.digests),
-            views=views[name],
-            precision=precision,
-            report=report,
-        )
-        for name, part in splits.parts().items()
-    }
-    return tuple(feature_loader(part, shuffle=name == "train") for name, part in features.items())
+    transform, loaders = EvalTransform(size, recipe.mean, recipe.std), []
+    for name, part in splits.parts().items():
+        images = ImageDataset(part, transform, size=size, digests=splits.digests)
+        views = recipe.views if name == "train" else recipe.test_views
+        features = extract_features(base, images, views=views, precision=precision, report=report)
+        loaders.append(feature_loader(features, shuffle=name == "train"))
+    return tuple(loaders)
 
 
 def standardize(head: nn.Module, features: "Features") -> None:
@@ -112,11 +100,8 @@ PENALTIES = torch.logspace(-4, 2, 13, dtype=torch.float64)
 def ridge_head(
     features: Tensor, labels: Tensor, *, kinds: int = 2, penalties: Tensor = PENALTIES
 ) -> tuple[nn.Linear, float]:
-    """A linear layer for features (images, numbers), and its penalty: ridge regression, solved exactly.
-
-    The penalty is the one of `penalties` with the smallest leave-one-out error. `kinds`: how many parts of equal
-    length, such as averages and maxima, have a standard deviation in common: few images can't tell each feature's.
-    """
+    """A linear layer for features (images, numbers), and its penalty, which has the smallest leave-one-out error."""
+    # Each kind of number, such as averages and maxima, has one deviation: few images can't tell each feature's.
     x, y = features.double(), F.one_hot(labels).double()
     mean, center = x.mean(0), y.mean(0)
     deviation = (x - mean).unflatten(1, (kinds, -1)).square().mean((0, 2)).sqrt().clamp_min(1e-12)
@@ -133,10 +118,7 @@ def ridge_head(
 
 
 def leave_one_out(energies: Tensor, directions: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
-    """The mean squared error on each image by a ridge regression on all others: without a second fit, exactly.
-
-    From the eigenvalues and eigenvectors of the images' products (PRESS, Allen 1974); the mean is fitted too.
-    """
+    """The mean squared error on each image by a ridge regression on all others, exactly (PRESS, Allen 1974)."""
     shares = energies.clamp_min(0) / (energies.clamp_min(0) + penalty * len(y))
     errors = y - directions * shares @ (directions.T @ y)
     own_weight = directions.square() @ shares + 1 / len(y)
@@ -194,12 +176,9 @@ def extract_features(
 ) -> Features:
     """The base's output for every image, in the order of the dataset; stored in `folder`. The base is left as it was.
 
-    An image is found again by its content, so one that was seen before, under any name, is not computed again,
-    and a changed one is. What another base, size, view, precision, device or version computes is stored apart.
-    A run that was stopped goes on where it was; a second process waits and then finds the work done.
-    The features are kept as float16 if they were computed in a fast precision, else as float32; memory does not grow
-    with their number. Raises BadArgument for a wrong option or a dataset that augments, CourseError if the disk
-    can't be written.
+    An image is found again by its content, and not computed again; what another base, size, view, precision, device
+    or version computes is stored apart. What a run that was stopped has computed counts; a second process waits.
+    Raises BadArgument for a wrong option or a dataset that augments, CourseError if the disk can't be written.
     """
     dataset, folder = images.dataset if isinstance(images, DataLoader) else images, folder or FEATURES
     check_images(dataset, views)
@@ -216,15 +195,12 @@ def extract_features(
             folder.mkdir(parents=True, exist_ok=True)
             with only_one(store.file) if rank() == 0 else nullcontext():
                 known = once(lambda: set(store.rows()[1]))
-                missing = {digest: path for digest, (path, _) in zip(digests, dataset.images, strict=True)}
-                paths = [path for digest, path in missing.items() if digest not in known]
+                path_of = {digest: path for digest, (path, _) in zip(digests, dataset.images, strict=True)}
+                paths = [path for digest, path in path_of.items() if digest not in known]
                 batches = list(BatchSampler(paths, batch_size(device), drop_last=False))
                 mine = [path for batch in batches[rank() :: world()] for path in batch]
-                with (
-                    closing(compute(through, dataset, mine, device)) as computed,
-                    tqdm(total=len(paths), desc="features", unit=" images", disable=len(paths) < 1000) as bar,
-                ):
-                    store.append(in_turn(computed, len(batches)), progress=bar.update)
+                with closing(compute(through, dataset, mine, device)) as computed:
+                    store.append(in_turn(computed, len(batches)), images=len(paths))
                 gather(None)  # the others open the file only now that it is whole
                 stored, row_of = store.rows()
         except OSError as error:
@@ -232,9 +208,9 @@ def extract_features(
                 f"Could not keep features in {folder} ({first_line(error)}). Make room there, or name another folder "
                 "in COURSE_CACHE."
             ) from error
-    if missing and not store.file.exists():
+    if digests and not store.file.exists():
         raise CourseError(f"{folder} is not on a disk that all machines share. Name one that is in COURSE_CACHE.")
-    if changed := [path for digest, path in missing.items() if digest not in row_of]:
+    if changed := [path for digest, path in path_of.items() if digest not in row_of]:
         raise CourseError(f"{printable(changed[0])} changed while features were computed. Load the splits again.")
     labels = torch.tensor([label for _, label in dataset.images])
     return Features(stored, torch.tensor([row_of[digest] for digest in digests]), labels)
@@ -254,10 +230,8 @@ def check_images(dataset: Dataset, views: tuple[str, ...]) -> None:
 
 
 def store_key(base: nn.Module, dataset: ImageDataset, views, precision: str, device, example: Tensor) -> str:
-    """Another key for all that changes a feature: base, images, views, precision, device, batch size, versions.
-
-    What a base does shows in its answer to an example: its layers' text says nothing about code of one's own.
-    """
+    """Another key for all that changes a feature: base, images, views, precision, device, batch size, versions."""
+    # What a base does shows in its answer to an example: its layers' text says nothing about code of one's own.
     answer = [tuple(example.shape), digest_of(example.numpy().tobytes())]
     parts = [fingerprint(base), answer, type(dataset).__name__, dataset.size, dataset.transform.key]
     parts += [[VIEWS[view] for view in views], precision, device.type, batch_size(device)]
@@ -269,36 +243,30 @@ def example_of(through: Callable, dataset: ImageDataset) -> Tensor:
     """The features (views, …) of an image of noise, always the same one, computed in one thread."""
     size = dataset.transform.key[0]
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    with threads_restored():
-        torch.set_num_threads(1)
+    with one_thread():
         return through(noise)[0]
 
 
-# ----------------------------------------------------------------------------------- computed
+# ------------------------------------------------------------------------ computed and stored
 
 Batch = tuple[list[str], Tensor]  # the digests of some images, and their features (n, views, …)
 
 
 def compute(through: Callable, dataset: ImageDataset, paths: list[Path], device: torch.device) -> Iterator[Batch]:
-    """Digests and features of the images in those files, batch by batch, in their order; each file is read once.
-
-    On a CPU each of torch's threads takes a batch of its own, from the files to the features. If they shared the
-    layers of one batch, each layer would end when the slowest of them is done, and on a computer that does other
-    things too there is always one that was held up. A GPU is given large batches, decoded in threads.
-    """
+    """Digests and features of the images in those files, batch by batch, in their order; each file is read once."""
     register_formats()
-    threads = torch.get_num_threads()
-    size = batch_size(device)
+    threads, size = torch.get_num_threads(), batch_size(device)
     if device.type != "cpu":
         with closing(stream(partial(load, dataset), paths, threads)) as items:
             for batch in BatchSampler(items, size, drop_last=False):
                 yield through_full(through, batch, size)
         return
 
+    # Each thread takes batches of its own: in the layers of one batch all would wait for the slowest, again and again.
     def work(batch: list[Path]) -> Batch:
         return through_full(through, [load(dataset, path) for path in batch], size)
 
-    with threads_restored():
+    with one_thread():
         batches = BatchSampler(paths, size, drop_last=False)
         yield from stream(work, batches, threads, initializer=torch.set_num_threads, initargs=(1,))
 
@@ -310,19 +278,18 @@ def batch_size(device: torch.device) -> int:
 
 
 def through_full(through: Callable, batch: list[tuple[str, Tensor]], size: int) -> Batch:
-    """Digests and features of a batch, which is filled up to its size with its last image.
-
-    Else an image's feature would depend, in its last digits, on how many others are computed with it.
-    """
+    """Digests and features of a batch, which is filled up to its size with its last image."""
     digests, images = map(list, zip(*batch, strict=True))
+    # Else a feature would depend, in its last digits, on how many others are computed with it.
     images += [images[-1]] * (size - len(images))
     return digests, through(torch.stack(images))[: len(digests)]
 
 
 @contextmanager
-def threads_restored() -> Iterator[None]:
-    """Afterwards torch computes in as many threads as before."""
+def one_thread() -> Iterator[None]:
+    """For a while torch computes in one thread, afterwards in as many as before."""
     threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -358,37 +325,24 @@ class Halving:
     """`work` on a batch, in parts if memory runs out: halved until they fit, and so are all later batches."""
 
     def __init__(self, work: Callable, report: Callable):
-        self.work, self.report = work, report
-        self.most = None  # images at once; not known before memory runs out
+        self.work, self.report, self.most = work, report, math.inf  # images at once
 
     def __call__(self, images: Tensor) -> Tensor:
-        done = []
-        while sum(map(len, done)) < len(images):
-            part = images[sum(map(len, done)) :][: self.most]
-            try:
-                done.append(self.work(part))
-            except RuntimeError as error:
-                if len(part) == 1 or not is_out_of_memory(error):
-                    raise
-                self.halve(len(part))
-        return torch.cat(done)
-
-    def halve(self, count: int) -> None:
-        """Remember that so many images are too many, and say so once."""
-        if self.most is None or self.most > count // 2:  # else another thread was first
-            self.most = count // 2
+        if len(images) > self.most:
+            return torch.cat([self(part) for part in images.split(self.most)])
+        try:
+            return self.work(images)
+        except RuntimeError as error:
+            if len(images) == 1 or not is_out_of_memory(error):
+                raise
+        if self.most > len(images) // 2:  # else another thread was first
+            self.most = len(images) // 2
             self.report(f"Out of memory: going on with {self.most} images at once.")
-
-
-# ----------------------------------------------------------------------------------- and stored
+        return self(images)
 
 
 class Store:
-    """A file of records: an image's digest, its feature (views, …), and the checksum of both.
-
-    A record counts if its checksum is right. What a stopped run, a full disk or a damaged drive left does not count,
-    and is computed anew.
-    """
+    """A file of records: an image's digest, its feature (views, …), and a checksum, without which it does not count."""
 
     def __init__(self, file: Path, example: Tensor, *, half: bool):
         self.file = file
@@ -401,25 +355,26 @@ class Store:
         if not count:
             return numpy.empty((0, *self.record["feature"].shape)), {}
         records = numpy.memmap(self.file, self.record, mode="r", shape=(count,))
-        whole = [checksum(one) == one["checksum"] for one in records]
-        names = [digest.decode("ascii", "replace") for digest in records["digest"]]
-        return records["feature"], {name: row for row, name in enumerate(names) if whole[row]}
+        whole = [row for row, one in enumerate(records) if checksum(one) == one["checksum"]]
+        return records["feature"], dict(zip(map(bytes.decode, records["digest"][whole]), whole, strict=True))
 
-    def append(self, batches: Iterator[Batch], *, progress: Callable) -> None:
+    def append(self, batches: Iterator[Batch], *, images: int) -> None:
         """Write the records of each batch behind those that are there, and see them safe on the disk."""
-        for digests, features in batches:
-            records = numpy.zeros(len(digests), self.record)
-            if records["feature"].dtype == numpy.float16:
-                features = features.clamp(-HALF_MAX, HALF_MAX)
-            records["digest"], records["feature"] = digests, features.numpy()
-            records["checksum"] = [checksum(one) for one in records]
-            with open(self.file, "r+b" if self.file.exists() else "wb") as out:
-                # From the end of the last whole record on: one that was cut is written over.
-                out.seek(out.seek(0, os.SEEK_END) // self.record.itemsize * self.record.itemsize)
-                out.write(records.tobytes())
-                out.flush()
-                os.fsync(out.fileno())
-            progress(len(digests))
+        with tqdm(total=images, desc="features", unit=" images", disable=images < 1000) as bar:
+            for digests, features in batches:
+                records = numpy.zeros(len(digests), self.record)
+                if records["feature"].dtype == numpy.float16:
+                    most = torch.finfo(torch.float16).max
+                    features = features.clamp(-most, most)
+                records["digest"], records["feature"] = digests, features.numpy()
+                records["checksum"] = [checksum(one) for one in records]
+                with open(self.file, "r+b" if self.file.exists() else "wb") as out:
+                    # From the end of the last whole record on: one that was cut is written over.
+                    out.seek(out.seek(0, os.SEEK_END) // self.record.itemsize * self.record.itemsize)
+                    out.write(records.tobytes())
+                    out.flush()
+                    os.fsync(out.fileno())
+                bar.update(len(digests))
 
 
 def checksum(record: numpy.void) -> int:

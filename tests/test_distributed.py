@@ -456,18 +456,6 @@ def test_two_processes_go_on_where_one_was_killed(fine_tune, tmp_path, monkeypat
     assert "epoch  7/8" not in ends[0].out
 
 
-def test_patience_counts_epochs_from_before_the_kill(few, tmp_path):
-    """An uninterrupted training would have stopped after the last epoch that was kept."""
-    splits, rows = data.load_splits(choose_setting(str(few))), []
-    checkpoint = training.Checkpoint(tmp_path / "kept.pt", {})
-    options = {"learning_rate": 0.0, "patience": 2, "precision": "float32", "checkpoint": checkpoint}
-    for _ in range(2):
-        loaders = data.make_loaders(splits, 32, augment=False)
-        model = models.freeze_batch_norm(models.SmallCNN(3, dropout=0))
-        rows.append(len(training.fit(model, *loaders[:2], epochs=9, report=lambda line: None, **options).rows))
-    assert rows == [3, 3]
-
-
 REFUSED = {
     "other network": ({"--backbone": "vgg16"}, "network was vgg16_bn, and is vgg16 now"),
     "other seed": ({"--seed": 1}, "seed was 0, and is 1 now"),
@@ -508,6 +496,14 @@ def test_a_checkpoint_of_another_training_is_refused(case, fine_tune, few, weigh
     assert re.search(expected, line)
     assert "without --resume" in line
     assert file.read_bytes() == before
+
+
+def test_a_checkpoint_of_unbalanced_training_is_none_of_balanced(few, weights, tmp_path, monkeypatch, capsys):
+    """They draw other images from the same features: mixed, the run would be neither."""
+    chosen = ("--data", few, "--backbone", "vgg16_bn", "--weights", weights, "--out", tmp_path / "out")
+    killed_after(1, monkeypatch, command("train", "transfer", *chosen))
+    assert command("train", "transfer", *chosen, "--resume", "--balanced")() == 2
+    assert "balanced was False, and is True now" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------------------- torchrun

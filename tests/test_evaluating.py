@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from small import alone, draw_classes, slim_weights
 from torch.nn import functional as F
 
-from helpers import evaluating, runs
+from helpers import evaluating, models, runs
 from helpers.__main__ import main
 from helpers.data import load_splits
-from helpers.settings import BadArgument, choose_setting
+from helpers.settings import SAMPLE, BadArgument, choose_setting
 from helpers.training import Evaluation
 from helpers.transfer import Features
 
@@ -402,6 +402,15 @@ def test_folders_of_other_names_one_class_or_none_are_a_line_and_nothing_is_writ
     assert "Name it with --data" in refused(capsys, "evaluate", folder, "--out", tmp_path / "out")
     assert "holds no finished run" in refused(capsys, "evaluate", tmp_path / "nowhere")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_called_like_a_setting_is_not_taken_for_it(learned, tmp_path, capsys):
+    """Its run would be asked about the course's own cats and dogs."""
+    loaded = runs.load_run(learned[0])
+    loaded.about |= {"data": "sample", "classes": ["cats", "dogs"]}
+    loaded.model = models.replace_head(models.load_backbone("vgg16", SAMPLE / "vgg16_slim.safetensors"), 2)
+    runs.save_run(replace(loaded, strangeness=None), tmp_path / "run")
+    assert "Name them with --data DIR" in refused(capsys, "evaluate", tmp_path / "run")
 
 
 def test_a_run_that_has_seen_all_or_does_not_say_what_is_a_line(learned):

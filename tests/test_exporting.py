@@ -298,9 +298,9 @@ def archives(tmp_path, monkeypatch):
 
 def test_the_page_is_a_folder_that_can_be_made_anew(archives, tmp_path, capsys):
     page = tmp_path / "page"
-    exporting.write_page(page, exporting.page_files(page), an_onnx_file())
+    exporting.write_page(page, an_onnx_file())  # as lesson 9 calls it
     (page / "page.js").write_text("of an older version")
-    exporting.write_page(page, exporting.page_files(page), an_onnx_file())
+    exporting.write_page(page, an_onnx_file())
     own = {"index.html", "page.css", "page.js", "model.onnx", "about.json", "a.mjs", "b.wasm"}
     assert {file.name for file in page.iterdir()} == own
     assert (page / "page.js").read_text(encoding="utf-8").startswith("// Names an image")
@@ -309,7 +309,9 @@ def test_the_page_is_a_folder_that_can_be_made_anew(archives, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_page_takes_no_others_place(archives, tmp_path):
+def test_the_page_takes_no_others_place(tmp_path, monkeypatch):
+    """Which is said before anything is fetched."""
+    monkeypatch.setattr(exporting, "runtime_file", None)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     with pytest.raises(CourseError, match="other files"):

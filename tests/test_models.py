@@ -374,6 +374,10 @@ def test_wrong_names_list_the_choices_and_missing_files_their_whole_path(tmp_pat
     with pytest.raises(BadArgument) as error:
         models.load_backbone("vgg16", "missing.pth")
     assert str(error.value) == f"There is no weights file {tmp_path / 'missing.pth'}."
+    (tmp_path / "cut.safetensors").write_bytes(b"garbage")
+    for name, reason in {"missing.safetensors": "There is no weights file", "cut.safetensors": "is damaged"}.items():
+        with pytest.raises(BadArgument, match=reason):
+            models.pretrained_classes("vgg16", name)
 
 
 PUBLISHED = {

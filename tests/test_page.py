@@ -47,7 +47,7 @@ def folder(run, tmp_path_factory):
     place = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COURSE_ARCHIVES", str(runtime(place)))
-        exporting.write_page(place / "page", exporting.page_files(place / "page"), exporting.to_onnx(run))
+        exporting.write_page(place / "page", exporting.to_onnx(run))
     return place / "page"
 
 

@@ -397,7 +397,9 @@ def test_a_wrong_argument_takes_nothing_out(splits, setting, tmp_path):
     runs.compare(splits, setting, report=quiet, folder=tmp_path / "out")
     before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
     wrong = replace(setting, weights=str(tmp_path / "missing.safetensors"))
-    for train, folder in {runs.compare: tmp_path / "out", runs.train_transfer: tmp_path / "out" / "transfer"}.items():
+    transfer = tmp_path / "out" / "transfer"
+    trainings = {runs.compare: tmp_path / "out", runs.train_transfer: transfer, runs.train_fine_tune: transfer}
+    for train, folder in trainings.items():
         with pytest.raises(BadArgument, match="no weights file"):
             train(splits, wrong, report=quiet, folder=folder)
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
@@ -472,7 +474,7 @@ def test_who_may_read_a_run_is_the_umasks_choice(small_run, tmp_path, mask):
 
 def test_a_folder_that_cannot_be_written_is_named_before_the_training(splits, setting, tmp_path, fitted):
     (tmp_path / "file").write_text("in the way")
-    for train in (runs.train_scratch, runs.train_transfer, runs.compare):
+    for train in (runs.train_scratch, runs.train_transfer, runs.train_fine_tune, runs.compare):
         with pytest.raises(BadArgument, match=r"Can't write into .*Choose another folder"):
             train(splits, setting, report=quiet, folder=tmp_path / "file" / "out")
     assert not fitted
