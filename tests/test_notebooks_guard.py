@@ -123,6 +123,14 @@ def test_a_cell_of_the_most_lines_passes(tmp_path):
     assert found_in(tmp_path, with_cell(code("x = 1\n" * MOST_LINES))) == []
 
 
+def test_a_longer_setup_cell_passes(tmp_path):
+    path, setup = tmp_path / "lesson.ipynb", "x = 1\n" * (MOST_LINES + 1)
+    cells = good_cells()
+    cells[1].source = setup
+    found_in(tmp_path, cells)
+    assert problems(path, setup, {"lesson": 3}) == []
+
+
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
@@ -222,7 +230,7 @@ def test_too_many_cells_fail(tmp_path):
     enough = [new_markdown_cell("text") for _ in range(MOST_CELLS - len(GOOD_CELLS))]
     assert found_in(tmp_path, with_cell(*enough)) == []
     (problem,) = found_in(tmp_path, with_cell(*enough, new_markdown_cell("one more")))
-    assert problem == "there are 60 cells, more than 59"
+    assert problem == f"there are {MOST_CELLS + 1} cells, more than {MOST_CELLS}"
 
 
 @pytest.mark.parametrize(
