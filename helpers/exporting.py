@@ -6,10 +6,13 @@ import re
 import shutil
 import time
 from contextlib import nullcontext, suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 
 import numpy
 import torch
@@ -228,3 +231,19 @@ def runtime_file(name: str) -> Path:
             f"Could not download {error.__cause__}. Without a network, put {' and '.join(RUNTIME_FILES)} of npm's "
             f"package {RUNTIME} into a folder, and name that folder in COURSE_ARCHIVES."
         ) from error
+
+
+class QuietFiles(SimpleHTTPRequestHandler):
+    """Sends files, without a line on stderr for each; a script is one, whatever the registry of Windows calls it."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | dict.fromkeys((".js", ".mjs"), "text/javascript")
+
+    def log_message(self, *_) -> None:
+        """Say nothing."""
+
+
+def serve(folder: Path) -> str:
+    """The address of a page, for browsers on this machine, until this process ends."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/"

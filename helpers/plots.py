@@ -5,7 +5,7 @@ import io
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle, groupby
+from itertools import cycle, groupby, pairwise
 
 import numpy
 from matplotlib.colors import to_rgb as colour_numbers
@@ -106,10 +106,20 @@ def line_chart(
         axes.set_ylim(y_range or (0, None))
     scales = {"xscale": log_x, "yscale": log_y}
     axes.set(**{scale: "log" for scale, is_log in scales.items() if is_log})
+    for axis, is_log in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
+        if is_log and numpy.divide(*axis.get_view_interval()) > 1e-3:  # few powers of ten: 0.02 reads more easily
+            axis.set_major_formatter(one_two_five)
+            axis.set_minor_formatter(one_two_five)
+            axis.set_tick_params(which="minor", pad=5)  # as far away as the others, whose ticks are longer
     tidy(axes, title=title, x=x, y=y)
     add_legend(figure, entries)
     figure.alt = f"Line chart, {title}: {y}, by {x}, {in_words(series)}."
     return figure
+
+
+def one_two_five(value: float, _) -> str:
+    """A place on a logarithmic axis, if it begins with 1, 2 or 5: the others would stand too near."""
+    return f"{value:,g}" if f"{value:e}"[0] in "125" else ""
 
 
 def curve_with_spread(
@@ -131,7 +141,8 @@ def curve_with_spread(
         seeds = [(place, value) for place in places for value in values[place]]
         axes.plot(*zip(*seeds, strict=True), line.get_marker(), color=colour, alpha=0.4, markersize=4)
     ticks = sorted({place for values in series.values() for place in values})
-    axes.set_xticks(ticks, [f"{place:,g}" for place in ticks])
+    near = {place for place, after in pairwise(ticks) if after < 1.4 * place}  # their names would touch
+    axes.set_xticks(ticks, ["" if place in near else f"{place:,g}" for place in ticks])
     axes.set_xticks([], minor=True)
     if axes.dataLim.ymin >= 0 and axes.dataLim.ymax <= 1:
         begin_near_lowest(axes)

@@ -1,14 +1,11 @@
-"""What the tests of web pages share: a server on this machine, and Debian's or another Chromium without a window."""
+"""What the tests of web pages share: Debian's or another Chromium, without a window."""
 
 import base64
 import json
 import shutil
 import subprocess
-import threading
 import time
 from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -16,25 +13,6 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
     *("--remote-debugging-port=0", "--remote-allow-origins=*"),
 ]
-
-
-class Handler(SimpleHTTPRequestHandler):
-    """A plain file server, which notes what it was asked for."""
-
-    def log_message(self, *_):
-        """Keep the tests' output clean."""
-
-
-@contextmanager
-def served(folder):
-    """The address of a server for the files in a folder."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @contextmanager

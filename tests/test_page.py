@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-from pathlib import Path
 
 import browser
 import pytest
@@ -53,9 +52,10 @@ def folder(run, tmp_path_factory):
 
 def runtime(place):
     """A folder with the files that compute in the browser; npm brings them where nobody has put them."""
-    for known in (data.find_archive(next(iter(exporting.RUNTIME_FILES))), DOWNLOADS / "onnxruntime-web"):
-        if known and all((Path(known).parent / name).exists() for name in exporting.RUNTIME_FILES):
-            return Path(known).parent
+    first = next(iter(exporting.RUNTIME_FILES))
+    for known in (data.find_archive(first), DOWNLOADS / exporting.RUNTIME.replace("@", "-") / first):
+        if known and all((known.parent / name).exists() for name in exporting.RUNTIME_FILES):
+            return known.parent
     if not shutil.which("npm"):
         pytest.skip(f"the page's tests need npm's package {exporting.RUNTIME}, in COURSE_ARCHIVES or through npm")
     command = ["npm", "pack", exporting.RUNTIME, "--silent"]
@@ -69,11 +69,11 @@ def runtime(place):
 
 @pytest.fixture(scope="module")
 def page(folder, tmp_path_factory):
-    """The page, open in a browser, ready to be asked; served by a server that sends no header of its own."""
-    with browser.served(folder) as address, browser.browser(tmp_path_factory.mktemp("profile")) as one:
-        one.open(address)
+    """The page, open in a browser, ready to be asked; its server sends no header of its own."""
+    with browser.browser(tmp_path_factory.mktemp("profile")) as one:
+        one.address = exporting.serve(folder)
+        one.open(one.address)
         browser.wait_for(lambda: one.run("document.querySelector('main').ariaBusy === 'false'"))
-        one.address = address
         yield one
 
 

@@ -247,6 +247,15 @@ def test_a_curve_with_spread_has_a_mean_a_dot_for_each_seed_and_a_band():
     assert legend_of(figure) == ["a", "b", "guessing"]
 
 
+def test_names_on_logarithmic_axes_are_plain_numbers_that_do_not_touch():
+    (axes,) = plots.curve_with_spread({"a": {2: [0.5], 400: [0.9], 500: [0.9]}}, **AXES).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "", "500"]
+    figure = plots.line_chart({"a": [0.4, 0.02]}, **AXES, log_y=True)
+    figure.draw_without_rendering()
+    names = {label.get_text() for label in figure.axes[0].get_yticklabels(minor=True)}
+    assert {"0.05", "0.2"} <= names <= {"", "0.02", "0.05", "0.2", "0.5"}
+
+
 def test_a_curve_of_anything_but_shares_begins_at_zero():
     (axes,) = plots.curve_with_spread({"a": {1: [3.0, 4.0], 10: [5.0]}}, **AXES).axes
     assert axes.get_ylim()[0] == 0
