@@ -14,6 +14,7 @@ from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 
 from .data import (
+    FORMATS,
     Unreadable,
     class_folders,
     digest_of,
@@ -247,6 +248,9 @@ def why_unreadable(path: Path, content: bytes, error: BaseException) -> str:
     if not content:
         return "empty"
     if isinstance(error, UnidentifiedImageError):
+        named = Image.registered_extensions().get(path.suffix.lower())
+        if named not in (None, *FORMATS):
+            return f"named like a {named} image, a format that is not read"
         format_, reader = READERS.get(path.suffix.lower(), (None, None))
         return f"needs {reader}" if format_ and format_ not in Image.OPEN else "not an image"
     return f"cut short or damaged ({first_line(error)})"

@@ -567,6 +567,14 @@ def test_a_file_that_needs_another_reader_is_not_called_damaged(tmp_path, monkey
     assert (finding.kind, finding.detail) == ("unreadable", "not an image" if known else f"needs {reader}")
 
 
+@pytest.mark.parametrize("kind", ["ICO", "PCX", "TGA"])
+def test_an_image_of_a_format_that_is_not_read_is_not_called_none(tmp_path, kind):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / f"x.{kind.lower()}").write_bytes(encoded(drawing(1), kind))
+    (finding,) = helpers.audit(tmp_path).findings
+    assert (finding.kind, finding.detail) == ("unreadable", f"named like a {kind} image, a format that is not read")
+
+
 @pytest.mark.parametrize("name", ["film.mp4", "film.png"])
 def test_what_is_too_large_to_read_is_said(tmp_path, monkeypatch, name):
     monkeypatch.setattr(data, "LARGEST_FILE", 100)
