@@ -272,9 +272,10 @@ def floor_law(curve: dict[str, list[float]]) -> tuple[float, float, float]:
 
     def fit(floor: float) -> tuple[float, tuple[float, float, float]]:
         rest = errors - floor
-        slope, height = numpy.polyfit(numpy.log(LAW_COUNTS), numpy.log(rest), 1, w=rest / spread)
-        law = math.exp(height), -slope, floor
-        return float((((errors - predict(law, numpy.array(LAW_COUNTS))) / spread) ** 2).sum()), law
+        (slope, height), (misfit,), *_ = numpy.polyfit(
+            numpy.log(LAW_COUNTS), numpy.log(rest), 1, w=rest / spread, full=True
+        )
+        return misfit, (math.exp(height), -slope, floor)
 
     return min(fit(share * errors.min()) for share in numpy.linspace(0, 0.99, 100))[1]
 
