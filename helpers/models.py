@@ -545,7 +545,9 @@ def check_freezing(model: nn.Module) -> None:
                 f"Use {name}.requires_grad_({layer.requires_grad})."
             )
         if isinstance(layer, BATCH_NORM) and layer.affine and not layer.weight.requires_grad and not is_frozen(layer):
-            raise BadArgument(f"{name} has no gradients, but its statistics would drift. Use helpers.models.freeze.")
+            raise BadArgument(
+                f"{name} has no gradients, but its batch-norm statistics would drift. Use helpers.models.freeze."
+            )
 
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
