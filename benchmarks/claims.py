@@ -563,15 +563,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--precision", nargs="+", default=["float32", "fast"])
     parser.add_argument("--only", nargs="+", choices=CLAIMS)
+    parser.add_argument("--add", action="store_true", help="keep the seeds that were measured before")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     file = RESULTS / "claims.json"
     for name in options.only or ([] if options.table else CLAIMS):
         for precision in dict.fromkeys(choose_precision(torch.device("cpu"), one) for one in options.precision):
             effects = [CLAIMS[name].measure(seed, precision) for seed in options.seeds]
-            about = {"date": date.today().isoformat(), "seeds": options.seeds, "environment": environment()}
+            about = {"date": date.today().isoformat(), "environment": environment()}
             found = stored(file)  # now: another process may have measured another claim
-            found["claims"].setdefault(name, {})[precision] = {**about, "effects": effects}
+            old = found["claims"].setdefault(name, {}).get(precision) if options.add else None
+            by_seed = dict(zip(old["seeds"], old["effects"], strict=True)) if old else {}
+            by_seed |= dict(zip(options.seeds, effects, strict=True))
+            about |= {"seeds": list(by_seed), "effects": list(by_seed.values())}
+            found["claims"][name][precision] = about
             print(name, precision, effects, flush=True)
             write_json(file, found)
     write_table(table(stored(file)["claims"]), command="benchmarks.claims")
