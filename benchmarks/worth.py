@@ -262,28 +262,20 @@ def tune(setting: Setting, splits: Splits, count: int, seed: int) -> float:
 # -------------------------------------------------------------------------------------------- read
 
 
-def floor_law(curve: dict[str, list[float]]) -> tuple[float, float, float]:
-    """a, b and c of error = a · n^(−b) + c, from the errors of each number of images up to LAW_COUNTS' last.
+def predicted_error(curve: dict[str, list[float]], count: int) -> float:
+    """The error that power laws with a floor, a · n^(−b) + c, fitted to those with LAW_COUNTS, say for so many images.
 
-    For every floor c a straight line through the logarithms, each point by its standard error; the best c counts.
+    A line through the logarithms for each floor c; their mean, each counted by its likelihood (lesson 8, section 8).
     """
-    errors = numpy.array([mean(curve[str(count)]) for count in LAW_COUNTS])
-    spread = numpy.array([stdev(curve[str(count)]) / len(curve[str(count)]) ** 0.5 for count in LAW_COUNTS])
-
-    def fit(floor: float) -> tuple[float, tuple[float, float, float]]:
-        rest = errors - floor
-        (slope, height), (misfit,), *_ = numpy.polyfit(
-            numpy.log(LAW_COUNTS), numpy.log(rest), 1, w=rest / spread, full=True
-        )
-        return misfit, (math.exp(height), -slope, floor)
-
-    return min(fit(share * errors.min()) for share in numpy.linspace(0, 0.99, 100))[1]
-
-
-def predict(law: tuple[float, float, float], count):
-    """The error that a law says for a number of images."""
-    a, b, c = law
-    return a * count**-b + c
+    errors = numpy.array([mean(curve[str(known)]) for known in LAW_COUNTS])
+    spread = numpy.array([stdev(curve[str(known)]) / len(curve[str(known)]) ** 0.5 for known in LAW_COUNTS])
+    says, misfits = [], []
+    for floor in errors.min() * numpy.linspace(0, 0.99, 100):
+        line = {"x": numpy.log(LAW_COUNTS), "y": numpy.log(errors - floor), "w": (errors - floor) / spread}
+        (slope, height), (misfit,), *_ = numpy.polyfit(**line, deg=1, full=True)
+        says.append(floor + math.exp(height) * count**slope)
+        misfits.append(misfit)
+    return float(numpy.average(says, weights=numpy.exp((min(misfits) - numpy.array(misfits)) / 2)))
 
 
 def table() -> str:
@@ -315,7 +307,7 @@ def table() -> str:
 def row(run: dict) -> str:
     """One backbone."""
     curve, everything = run["curve"], list(run["curve"])[-1]
-    predicted, error = predict(floor_law(run["law"]), int(everything)), mean(run["law"][everything])
+    predicted, error = predicted_error(run["law"], int(everything)), mean(run["law"][everything])
     own = run["own classifier"]
     return (
         f"| `{run['data']['name']}`, {run['image_size']} px | {run['backbone']} | {run['bytes'] / 1e6:.1f} MB "

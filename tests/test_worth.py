@@ -78,9 +78,8 @@ def test_a_draw_takes_as_many_of_each_class_and_no_image_twice():
 @pytest.mark.parametrize("floor", [0.0, 0.02])
 def test_the_law_behind_a_curve_is_found(floor):
     errors = {count: 0.4 * count**-0.5 + floor for count in worth.LAW_COUNTS}
-    curve = {str(count): [0.99 * error, 1.01 * error] for count, error in errors.items()}
-    law = worth.floor_law(curve)
-    assert worth.predict(law, 2000) == pytest.approx(0.4 * 2000**-0.5 + floor, rel=0.02)
+    curve = {str(count): [0.9999 * error, 1.0001 * error] for count, error in errors.items()}
+    assert worth.predicted_error(curve, 2000) == pytest.approx(0.4 * 2000**-0.5 + floor, rel=0.02)
 
 
 def test_the_laws_draws_test_on_every_image_and_never_on_one_they_learned_from():
