@@ -2,6 +2,7 @@
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -122,9 +123,11 @@ def best_device() -> torch.device:
     """COURSE_DEVICE, such as cpu; without it the CUDA card if there is one, else Apple's GPU (MPS), else the CPU."""
     is_there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     name = os.environ.get("COURSE_DEVICE") or next(name for name in is_there if is_there[name])
-    if not is_there.get(name.partition(":")[0]):
-        raise BadArgument(f"COURSE_DEVICE is {name!r}; choose cpu, cuda or mps, whichever this machine has.")
-    return torch.device(name)
+    with suppress(RuntimeError):  # of a name that is no device's
+        device = torch.device(name)
+        if is_there.get(device.type):
+            return device
+    raise BadArgument(f"COURSE_DEVICE is {name!r}; choose cpu, cuda or mps, whichever this machine has.")
 
 
 # ------------------------------------------------------------------------- machines and folders

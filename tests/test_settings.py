@@ -361,7 +361,7 @@ def test_the_device_can_be_chosen(monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     monkeypatch.setenv("COURSE_DEVICE", "cpu")
     assert settings.best_device() == torch.device("cpu")
-    for name in ("gpu", "cuda"):  # no device, and one that this machine lacks
+    for name in ("gpu", "cuda", "cpu:x"):  # no device, one that this machine lacks, and a typing error
         monkeypatch.setenv("COURSE_DEVICE", name)
         with pytest.raises(settings.BadArgument, match="choose cpu, cuda or mps"):
             settings.best_device()
