@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from importlib import metadata
@@ -16,7 +17,6 @@ import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from .downloads import fetch, find_archive, flaw, tell_if_not_published
 from .settings import BadArgument, CourseError, first_line, format_table, printable
@@ -126,14 +126,14 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
     check_backbone(name)
     if str(weights) == "random":
         return build(name)
-    source = imagenet_file(name) if str(weights) == "imagenet" else Path(weights).expanduser()
+    source = imagenet_file(name) if str(weights) == "imagenet" else Path(os.path.expanduser(weights))
     state = with_timms_names(name, read_weights(source))
     return load_weights(lambda: build(name, **shape_of_network(name, state)), state, source)
 
 
 def pretrained_classes(name: str, weights: str | Path = "imagenet") -> list[str]:
     """The names that a network gives to images: those in its file's metadata, or ImageNet's for 1,000; else none."""
-    file = imagenet_file(name) if str(weights) == "imagenet" else Path(weights).expanduser()
+    file = imagenet_file(name) if str(weights) == "imagenet" else Path(os.path.expanduser(weights))
     count = shape_of_network(name, with_timms_names(name, read_weights(file))).get("num_classes")
     if file.suffix == ".safetensors":
         with safe_open(file, "pt") as opened:
@@ -259,10 +259,9 @@ def unwrap(content: object) -> dict:
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    state = {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
-    for prefix in 2 * ("module.", "_orig_mod.", "model."):  # DataParallel, torch.compile, Lightning; one around another
-        consume_prefix_in_state_dict_if_present(state, prefix)
-    return state
+    wrappers = r"^((module|_orig_mod|model)\.)+"  # DataParallel, torch.compile, Lightning; perhaps one around another
+    content = content if isinstance(content, dict) else {}
+    return {re.sub(wrappers, "", str(key)): value for key, value in content.items()}
 
 
 def shape_of_network(name: str, state: dict[str, Tensor]) -> dict:

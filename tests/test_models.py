@@ -251,6 +251,7 @@ WRAPPED = {
     "compiled": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
     "compiled, then DataParallel": lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
     "the other way round": lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
+    "Lightning around both": lambda state: {f"model._orig_mod.module.{key}": value for key, value in state.items()},
     "checkpoint": lambda state: {"epoch": 3, "state_dict": state, "optimizer": {}},
     "another checkpoint": lambda state: {"model_state_dict": state, "loss": 0.1},
     "a third": lambda state: {"model": state, "args": {"lr": 0.1}},
@@ -291,6 +292,9 @@ def test_a_path_with_a_tilde_is_understood(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path))
     saved(slim().state_dict(), tmp_path / "w.pth")
     assert models.load_backbone("vgg16", "~/w.pth").classifier[6].out_features == 3
+    for ask in (models.load_backbone, models.pretrained_classes):
+        with pytest.raises(BadArgument, match=r"There is no weights file .*~\$x"):  # a name, and nobody's home
+            ask("vgg16", "~$x")
 
 
 @pytest.mark.parametrize(
