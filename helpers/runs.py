@@ -108,7 +108,7 @@ def train_transfer(
     seed: int = 0,
     folder: Path | None = None,
     report=print,
-    resume: bool | None = None,
+    resume: bool | None = None,  # as in `train_scratch`
 ) -> Run:
     """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does."""
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
@@ -138,6 +138,8 @@ def train_fine_tune(
     make_ready(folder, old=() if resume else OLD_RUN)
     recipe = replace(TRANSFER_RECIPES[setting.backbone], test_views=PLAIN)
     run = train_transfer(splits, setting, recipe=recipe, seed=seed, report=report)
+    if run.history.stopped:
+        raise Stopped("Stopped before the fine-tuning began.")
     model = freeze_batch_norm(unfreeze(run.model, len(blocks(run.model))))
     rate = FINE_TUNING_RATES.get(setting.name, FINE_TUNING_RATES["photos"])
     options = {"epochs": FINE_TUNING_EPOCHS, "learning_rate": learning_rates_by_block(model, head=rate, factor=0.5)}

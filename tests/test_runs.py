@@ -372,6 +372,13 @@ def test_old_results_go_before_the_first_epoch(splits, setting, tmp_path):
 
 
 @pytest.mark.usefixtures("_ctrl_c")
+def test_ctrl_c_while_the_head_learns_is_the_end_of_fine_tuning(splits, setting, tmp_path):
+    with pytest.raises(Stopped, match="Stopped before the fine-tuning began"):
+        runs.train_fine_tune(splits, setting, report=stop_after(1), folder=tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_a_comparison_that_is_stopped_leaves_nothing_of_the_one_before(splits, setting, tmp_path):
     runs.compare(splits, setting, seed=1, report=quiet, folder=tmp_path)
     (tmp_path / "comparison.png").touch()
