@@ -109,7 +109,10 @@ FILLS = {
 
 @torch.inference_mode()
 def trial(model, images: Tensor, maps: Tensor, classes: Tensor, *, fill: str, insert=False, steps=6) -> Tensor:
-    """How probable each image's class is, (n, steps + 1), as places go or come, highest first (arXiv:1806.07421)."""
+    """How probable a class of each image is, (n, steps + 1), while its places are deleted, the highest of `maps` first.
+
+    `fill`, of FILLS: what stands where a place is missing. `insert`: begin with none and add them (arXiv:1806.07421).
+    """
     ranks = maps.flatten(1).argsort(1, descending=True).argsort(1).view_as(maps)[:, None]
     filled, curve = FILLS[fill](images), []
     with placed(model) as device:
