@@ -14,7 +14,7 @@ PASSIVE = (nn.Dropout, nn.Flatten, nn.Identity, nn.Sequential)  # what changes n
 
 
 def evidence(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """What speaks for a class of each image at each place, (n, h, w), or against it: the exact map, else Grad-CAM."""
+    """What speaks for an image's class at each place, below 0 against it: exact maps (n, h, w), or else Grad-CAM."""
     try:
         maps = exact_map(model, images)
     except NotLinear:
@@ -46,7 +46,7 @@ def logit_maps(features: Tensor, average: Tensor, maximum: Tensor) -> Tensor:
 
 
 def linear_parts(model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights of averages (classes, c), of maxima (classes, c), and bias (classes,), of standardization and head."""
+    """Weights of averages (classes, c), of maxima (classes, c), and bias (classes,), with any Standardize in them."""
     layers, pool = list(model.modules()), pool_of(model)
     head = [layer for layer in layers[layers.index(pool) + 1 :] if not isinstance(layer, PASSIVE)]
     both = isinstance(pool, AverageAndMaxPool)

@@ -517,7 +517,7 @@ def find_learning_rate(
     device: torch.device | None = None,
     precision: str = "fast",
 ) -> tuple[list[float], list[float]]:
-    """The rates at which a copy learns from batch after batch, and each loss before its step (arXiv:1506.01186)."""
+    """Growing rates at which a copy learns from batch after batch, and the loss before each step (arXiv:1506.01186)."""
     if not 0 < lowest < highest or steps < 2:
         raise BadArgument(f"No way from {lowest:g} to {highest:g} in {steps} steps: take two or more, up from above 0.")
     check_options(model, loader, epochs=1)
