@@ -17,7 +17,7 @@ from helpers.plots import learning_curves
 from helpers.runs import compare, comparison, write_json
 from helpers.settings import choose_setting
 
-from .pages import RESULTS, ROOT, accuracy_cell, images_cell, parser_of_settings, results_table, write_table
+from .pages import RESULTS, ROOT, accuracy_cell, file_of, images_cell, parser_of_settings, results_table, write_table
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     """One comparison for each seed; the file is written after each, so that a stopped run loses little."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
-    name = f"accuracy_{Path(setting.name).name}_{setting.backbone}.json"
+    file = file_of("accuracy", setting)
     comparisons = []
     for seed in options.seeds:
         splits = load_splits(setting, seed=seed)
@@ -42,7 +42,7 @@ def measure(options: argparse.Namespace) -> None:
         comparisons.append(comparison(runs, splits, seed=seed))
         if seed == options.seeds[0]:
             draw(runs, RESULTS / f"comparison_{splits.name}.png")
-        write_json(RESULTS / name, {"date": date.today().isoformat(), "runs": comparisons})
+        write_json(file, {"date": date.today().isoformat(), "runs": comparisons})
 
 
 def draw(runs: dict, file: Path) -> None:

@@ -9,7 +9,6 @@ python -m benchmarks.fine_tuning --table        only write the table anew from t
 import argparse
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from statistics import mean
 
 from helpers.data import Splits, load_splits, make_loaders
@@ -19,7 +18,7 @@ from helpers.settings import Setting, choose_setting, environment
 from helpers.training import evaluate, fit, learning_rates_by_block
 from helpers.transfer import PLAIN, TRANSFER_RECIPES
 
-from .pages import RESULTS, accuracy_cell, images_cell, parser_of_settings, results_table, write_table
+from .pages import accuracy_cell, file_of, images_cell, parser_of_settings, results_table, write_table
 
 STAGES = {"frozen_head": "head on a frozen base", "fine_tuned": "then fine-tuned"}
 
@@ -35,7 +34,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     """Both stages for each seed; the file is written after each, so that a stopped run loses little."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
-    file, runs = RESULTS / f"fine_tuning_{Path(setting.name).name}_{setting.backbone}.json", []
+    file, runs = file_of("fine_tuning", setting), []
     for seed in options.seeds:
         print(f"seed {seed}")
         runs.append(measure_seed(load_splits(setting, seed=seed), setting, options, seed=seed))

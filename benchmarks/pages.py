@@ -6,9 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
 
+from helpers.settings import Setting
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 END = "<!-- end -->"
+
+
+def file_of(benchmark: str, setting: Setting) -> Path:
+    """The JSON file of a benchmark of one setting, under a name that every system allows."""
+    return RESULTS / f"{benchmark}_{Path(setting.name).name}_{setting.backbone}.json".replace(":", "_")
 
 
 def parser_of_settings(description: str, *, seeds: list[int]) -> argparse.ArgumentParser:

@@ -29,7 +29,7 @@ from helpers.settings import Setting, choose_setting, environment
 from helpers.training import evaluate
 from helpers.transfer import ALL, MIRRORED, PLAIN, TRANSFER_RECIPES, TransferRecipe, extract_features, feature_loader
 
-from .pages import RESULTS, note, parser_of_settings, write_table
+from .pages import RESULTS, file_of, note, parser_of_settings, write_table
 
 MIDDLE = "linear head, all views, only the middle"
 CHOSEN = " (the course's choice)"
@@ -68,7 +68,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> None:
     """Every recipe for each seed; the file is written after each, so that a stopped run loses little."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
-    file = RESULTS / f"recipes_{Path(setting.name).name}_{setting.backbone}.json"
+    file = file_of("recipes", setting)
     earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if options.only else []
     runs = {run["seed"]: run for run in earlier}
     with TemporaryDirectory() as stores:

@@ -32,7 +32,7 @@ from helpers.evaluating import wilson
 from helpers.runs import Run, ask, train_transfer, write_json
 from helpers.settings import Setting, choose_setting, environment
 
-from .pages import RESULTS, note, parser_of_settings, write_table
+from .pages import RESULTS, file_of, note, parser_of_settings, write_table
 
 COUNT = 185  # images of each kind: five of each of the 37 other species
 SCORES = ("strangeness", "highest probability")
@@ -83,8 +83,8 @@ def measure(setting: Setting, *, seed: int) -> None:
         print(kind, found[kind], flush=True)
     about = {"images": splits.sizes, "weights": run.about["weights"], "test_accuracy": run.summary["test_accuracy"]}
     about |= {"seed": seed, "environment": environment()}
-    name = f"refusal_{Path(setting.name).name}_{setting.backbone}.json"
-    write_json(RESULTS / name, {"date": date.today().isoformat(), "runs": [about], "limits": limits, "kinds": found})
+    content = {"date": date.today().isoformat(), "runs": [about], "limits": limits, "kinds": found}
+    write_json(file_of("refusal", setting), content)
 
 
 def scores_of(run: Run, paths: list[Path]) -> dict[str, Tensor]:
