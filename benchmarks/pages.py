@@ -34,7 +34,9 @@ def write_table(table: str, *, command: str, pages: tuple[Path, ...] = (RESULTS 
     begin = f"<!-- written by python -m {command} -->"
     for page in pages:
         before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-        _, _, after = rest.partition(END)
+        old, end, after = rest.partition(END)
+        if not end or "<!-- written by" in old:
+            raise ValueError(f"{page.name} has no end mark behind {begin}")
         page.write_text(f"{before}{begin}\n{table}{END}{after}", encoding="utf-8")
 
 
