@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(sys.stdout, "reconfigure"):  # a file's name may hold letters that the terminal can't show
             sys.stdout.reconfigure(errors="backslashreplace")
         with group():
+            arguments = sys.argv[1:] if arguments is None else arguments
+            if "" in arguments:  # of a shell's variable that is not set, which must not mean the working folder
+                raise BadArgument("An argument is empty. Is a variable on the command line not set?")
             options = parser().parse_args(arguments)
             status = options.command(options) or 0
             print(end="", flush=True)  # here, where a broken pipe is understood
@@ -122,9 +126,10 @@ def a_path(text: str) -> Path:
 
 def seed_number(text: str) -> int:
     """A seed that torch accepts."""
-    if not -(2**63) <= int(text) < 2**63:
-        raise ValueError(text)
-    return int(text)
+    with suppress(ValueError):
+        if -(2**63) <= int(text) < 2**63:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at most 63 bits")
 
 
 def prepare(options: argparse.Namespace, default: str):
@@ -150,7 +155,7 @@ def compare_command(options: argparse.Namespace) -> None:
     accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
     figure = learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies)
     write_figure(figure, folder / "comparison.png")
-    print(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
+    print(printable(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}"))
 
 
 def write_figure(figure: Plot, file: Path) -> None:
@@ -166,13 +171,15 @@ def train_command(options: argparse.Namespace) -> None:
         lacks = "fine-tuning or training from scratch has none"
         raise BadArgument(f"--balanced is for transfer: it draws from stored features, and {lacks}")
     setting, splits, folder = prepare(options, options.recipe)
-    if options.resume and is_finished(folder, splits):
-        print(f"The run in {folder} is finished already.")
+    wanted = {"network": "small_cnn" if options.recipe == "scratch" else setting.backbone, "seed": options.seed}
+    wanted["training"] = {"fine-tune": "fine-tuned"}.get(options.recipe)
+    if options.resume and is_finished(folder, splits, **wanted):
+        print(printable(f"The run in {folder} is finished already."))
         return
     more = {"resume": options.resume} | ({"balanced": True} if options.balanced else {})
     run = RECIPES[options.recipe](splits, setting, seed=options.seed, folder=folder, **more)
     print(f"test: {run.test}")
-    print(f"written: {folder}; name images with: python -m helpers predict {folder} IMAGE...")
+    print(printable(f"written: {folder}; name images with: python -m helpers predict {folder} IMAGE..."))
     if run.history.stopped:
         raise Stopped(f"Stopped. What was learned so far is in {folder}")
 
@@ -226,11 +233,13 @@ def evaluate_command(options: argparse.Namespace) -> None:
     """Report how good a trained model is, and how sure it should be."""
     run, folder = read_run(options.run), options.out or (options.run if options.run.is_dir() else options.run.parent)
     print(as_text(evaluate_run(run, splits_of(run.about, options.data), folder=folder)))
-    print(f"written: {folder / 'evaluation.html'}, {folder / 'evaluation.json'}")
+    print(printable(f"written: {folder / 'evaluation.html'}, {folder / 'evaluation.json'}"))
 
 
 def splits_of(about: dict, data: str | None) -> Splits:
     """The images that are named, by default those that a run learned from, in the splits that it had."""
+    if not {"data", "splits", "seed"} <= {*about}:
+        raise BadArgument("This run does not say what it learned from: an older version wrote it. Train again.")
     if not data and about["data"] not in SETTINGS:
         raise BadArgument(f"This run learned from a folder {printable(about['data'])}. Name it with --data DIR")
     splits = load_splits(choose_setting(data or about["data"]), seed=about["seed"])
@@ -243,7 +252,7 @@ def export_command(options: argparse.Namespace) -> None:
     """Write a trained model as an ONNX file, which other programs can run."""
     check_new_file(options.out)
     write_whole(options.out, exported(options))
-    print(f"written: {options.out}")
+    print(printable(f"written: {options.out}"))
 
 
 def exported(options: argparse.Namespace) -> bytes:
@@ -259,7 +268,8 @@ def page_command(options: argparse.Namespace) -> None:
     check_writable(options.out.absolute().parent)
     page_files(options.out)  # fetched before the long work
     write_page(options.out, exported(options))
-    print(f"written: {options.out}; to see it: python -m http.server --bind 127.0.0.1 --directory {options.out}")
+    command = f"python -m http.server --bind 127.0.0.1 --directory {options.out}"
+    print(printable(f"written: {options.out}; to see it: {command}"))
 
 
 def image_files(names: list[str]) -> Iterator[Path]:
@@ -285,7 +295,7 @@ def audit_command(options: argparse.Namespace) -> None:
     print(f"{report.seconds:.1f} s, {report.images / report.seconds:,.0f} images a second")
     if options.out:
         report.save(options.out)
-        print(f"written: {options.out}")
+        print(printable(f"written: {options.out}"))
 
 
 def check_new_file(file: Path) -> None:

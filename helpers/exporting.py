@@ -191,6 +191,8 @@ def page_files(folder: Path) -> dict[str, Path]:
     """What a page is made of, by name, but for its run; raises BadArgument if the folder for it has other files."""
     files = {file.name: file for file in PAGE.iterdir()}
     ours = {*files, *RUNTIME_FILES, "model.onnx", "about.json"}
+    if folder.exists() and not folder.is_dir():
+        raise BadArgument(f"{folder} is a file; --out takes the name of a folder.")
     if folder.exists() and not {file.name for file in folder.iterdir()} <= ours:
         raise BadArgument(f"{folder} holds other files too. Choose a new folder for the page.")
     return files | {name: runtime_file(name) for name in RUNTIME_FILES}

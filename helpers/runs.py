@@ -26,6 +26,7 @@ from .models import (
     SmallCNN,
     blocks,
     build,
+    check_backbone,
     count_parameters,
     fingerprint,
     freeze_base_layers,
@@ -290,10 +291,18 @@ def load_run(folder: Path, splits: Splits | None = None) -> Run:
     return run
 
 
-def is_finished(folder: Path, splits: Splits) -> bool:
-    """True for the folder of a run that needs no resuming; raises BadArgument if it learned from other splits."""
-    ended = (folder / RUN_FILE).exists() and not (folder / CHECKPOINT_FILE).exists()
-    return ended and bool(load_run(folder, splits))
+def is_finished(folder: Path, splits: Splits, **wanted) -> bool:
+    """True for the folder of a run that needs no resuming; raises BadArgument if it is another one than `wanted`."""
+    if not (folder / RUN_FILE).exists() or (folder / CHECKPOINT_FILE).exists():
+        return False
+    about = load_run(folder, splits).about
+    for name, ours in wanted.items():
+        if about.get(name) != ours:
+            raise BadArgument(
+                f"{folder} holds another finished run: its {name} is {about.get(name)}, not {ours}. Choose another "
+                "--out, or leave --resume out to train anew in its place."
+            )
+    return True
 
 
 def read_run(folder: Path) -> Run:
@@ -308,10 +317,15 @@ def read_run(folder: Path) -> Run:
         about, history, summary = saved["about"], History(**saved["history"]), saved["summary"]
         own = {name.removeprefix(STRANGENESS): state.pop(name) for name in names if name.startswith(STRANGENESS)}
         strangeness = Strangeness(**own) if own else None
+        pretrained = about["network"] != "small_cnn"
+        if not summary or {"image_size", "classes", *["head"] * pretrained} - {*about}:
+            raise KeyError
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise refused from error
+    if pretrained:
+        check_backbone(about["network"])  # which an older torchvision or timm may lack
     model = load_weights(partial(empty_model, about, state), state, file)
-    if fingerprint(model) != saved.get("fingerprint") or (own and fingerprint(strangeness) != saved["strangeness"]):
+    if fingerprint(model) != saved.get("fingerprint") or (own and fingerprint(strangeness) != saved.get("strangeness")):
         raise refused
     return Run(model, about, history, summary=summary, strangeness=strangeness)
 

@@ -408,7 +408,9 @@ def test_a_disk_that_fills_while_the_model_is_written_is_one_line(images, tmp_pa
         (("elucidate",), "compare"),
         (("train", "fine"), "scratch"),
         (("compare", "--colour"), "--colour"),
-        (("compare", "--seed", "x"), "--seed"),
+        (("compare", "--seed", "x"), "--seed: 'x' is no whole number"),
+        (("compare", "--data", ""), "An argument is empty"),
+        (("train", "scratch", "--data", "sample", "--out", ""), "An argument is empty"),
         (("compare", "--seed", str(2**70)), "--seed"),
         (("compare", "--precision", "half"), "float32"),
         (("compare", "--data", "sample", "--backbone", "vgg61"), "vgg16"),
@@ -499,6 +501,31 @@ def test_audit_prints_what_it_found_and_writes_it(images, capsys, tmp_path):
     assert run("audit", images, "--out", tmp_path / "new" / "found.csv") == 0
     assert "copy.png" in (tmp_path / "new" / "found.csv").read_text()
     assert "images a second" in capsys.readouterr().out
+
+
+def test_what_was_written_is_one_line(images, capsys, tmp_path):
+    assert run("audit", images, "--out", tmp_path / "two\nlines.csv") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == rf"written: {tmp_path / 'two'}\nlines.csv"
+
+
+def test_evaluate_asks_for_a_run_that_says_what_it_learned_from(a_run, images, capsys):
+    for more in ((), ("--data", images)):
+        assert run("evaluate", a_run, *more) == 2
+        assert "does not say what it learned from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "name"), [(("fine-tune", "--seed", 0), "network"), (("scratch", "--seed", 1), "seed")]
+)
+def test_another_run_that_is_finished_is_not_taken_for_the_one_to_resume(images, slim, capsys, tmp_path, more, name):
+    # With splits of its own the folder is the same for each seed
+    for part in ("train", "val", "test"):
+        shutil.copytree(images, tmp_path / "data" / part)
+    to_run = ("--data", tmp_path / "data", "--weights", slim, "--resume", "--out", tmp_path / "run")
+    assert run("train", "scratch", *to_run) == 0
+    assert run("train", *more, *to_run) == 2
+    assert f"holds another finished run: its {name} is" in capsys.readouterr().err
+    assert run("train", "scratch", *to_run) == 0
 
 
 def test_audit_asks_for_the_name_of_a_file(images, capsys, tmp_path):

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from helpers import __main__ as command_line
 from helpers import downloads, evaluating, explaining, exporting, models, runs
-from helpers.settings import CourseError, replace
+from helpers.settings import BadArgument, CourseError, replace
 
 for package in exporting.PACKAGES:
     pytest.importorskip(package, reason="the extra for an export is not installed: pip install '.[export]'")
@@ -314,6 +314,8 @@ def test_the_page_takes_no_others_place(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "runtime_file", None)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(BadArgument, match="is a file"):
+        exporting.page_files(tmp_path / "thesis" / "chapter.txt")
     with pytest.raises(CourseError, match="other files"):
         exporting.page_files(tmp_path / "thesis")
     assert [file.name for file in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]

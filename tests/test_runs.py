@@ -16,6 +16,7 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small import SETTING, alone, draw_classes, opened_below, slim_weights
 from torch import nn
@@ -303,6 +304,27 @@ def test_a_damaged_run_is_refused_in_one_line(tmp_path, change):
     for load in (runs.load_run, runs.load_model):
         with pytest.raises(BadArgument, match=r"model\.safetensors is damaged, or was not written .* Train it again"):
             load(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["network", "image_size", "classes", "head", "summary", "strangeness"])
+def test_a_run_of_an_older_version_that_says_too_little_is_refused_in_one_line(splits, setting, tmp_path, lost):
+    runs.train_transfer(splits, setting, report=quiet, folder=tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as opened:
+        saved = json.loads(opened.metadata()["run"])
+    state = load_file(tmp_path / "model.safetensors")
+    (saved if lost in saved else saved["about"]).pop(lost)
+    save_file(state, tmp_path / "model.safetensors", metadata={"run": json.dumps(saved)})
+    with pytest.raises(BadArgument, match=r"not written by this version of the course\. Train it again"):
+        runs.load_model(tmp_path)
+
+
+def test_a_run_of_a_network_that_is_not_installed_here_is_refused_by_its_name(splits, setting, tmp_path):
+    runs.train_transfer(splits, setting, report=quiet, folder=tmp_path)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    name = setting.backbone.encode()
+    (tmp_path / "model.safetensors").write_bytes(content.replace(name, b"x" * len(name)))
+    with pytest.raises(BadArgument, match="Unknown backbone 'xxx"):
+        runs.load_model(tmp_path)
 
 
 def test_what_holds_no_run_is_named_and_where_runs_are(tmp_path):
