@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
 def complain(error: Exception, *, status: int) -> int:
     """Say what went wrong, on one line of standard error."""
     # In one piece: torchrun, which started this process and others, may write at the same time.
-    print(f"error: {printable(first_line(error))}.\n", end="", file=sys.stderr)
+    text = printable(first_line(error))
+    print(f"error: {text}{'' if text.endswith('?') else '.'}\n", end="", file=sys.stderr)
     return status
 
 
