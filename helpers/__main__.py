@@ -241,7 +241,7 @@ def splits_of(about: dict, data: str | None) -> Splits:
     """The images that are named, by default those that a run learned from, in the splits that it had."""
     if not data and about.get("data") and about["data"] not in SETTINGS:
         raise BadArgument(f"This run learned from a folder {printable(about['data'])}. Name it with --data DIR")
-    if not {"data", "splits", "seed"} <= {*about}:
+    if not ({"seed"} if data else {"seed", "data", "splits"}) <= {*about}:
         raise BadArgument("This run does not say what it learned from: an older version wrote it. Train again.")
     splits = load_splits(choose_setting(data or about["data"]), seed=about["seed"])
     if not data and splits.digest != about["splits"]:  # it learned from a folder that is called like a setting
