@@ -76,10 +76,10 @@ def command(
     line = [sys.executable, *launch, "-m", "helpers", "train", recipe, *chosen]
     own = {"OMP_NUM_THREADS": str(threads), "COURSE_CACHE": cache}
     start, highest = time.perf_counter(), 0
-    with subprocess.Popen(line, env=os.environ | own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(line, env=os.environ | own, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             highest = max(highest, memory(process.pid))
-            time.sleep(0.2)
+            time.sleep(1)  # a look takes a while itself
     if process.returncode:
         raise SystemExit(f"{' '.join(line)} ended with {process.returncode}")
     return {"seconds": round(time.perf_counter() - start, 2), "megabytes": round(highest / 1e6)}
