@@ -68,7 +68,6 @@ def scratch_run(
     *,
     count: int = 400,
     size: int = SAMPLE.scratch_size,
-    epochs: int = SAMPLE.scratch_epochs,
     augment: bool = True,
     rate: float = RATES[1],
 ) -> tuple[History, float]:
@@ -78,14 +77,14 @@ def scratch_run(
     splits = replace(splits, train=draw_images(splits, count, seed=seed)) if count < len(splits.train) else splits
     passes = SAMPLE.scratch_passes * 400 // count
     train, validation, test = make_loaders(splits, size, passes=passes, augment=augment)
-    options = {**SCRATCH_RECIPE, "epochs": epochs, "learning_rate": rate, "precision": precision}
+    options = {**SCRATCH_RECIPE, "epochs": SAMPLE.scratch_epochs, "learning_rate": rate, "precision": precision}
     history = fit(model, train, validation, seed=seed, **options, **QUIET)
     return history, evaluate(model, test, precision=precision).accuracy
 
 
 def augmentation(seed: int, precision: str) -> float:
-    """At 64 pixels and for eight epochs, as in lesson 1: with augmentation less without, which may choose its rate."""
-    run = partial(scratch_run, seed, precision, size=64, epochs=8)
+    """At 64 pixels, as in lesson 1: with augmentation less without, which may choose its rate."""
+    run = partial(scratch_run, seed, precision, size=64)
     plain = [run(augment=False, rate=rate) for rate in RATES]
     return run()[1] - min(plain, key=lambda one: one[0].lowest_loss)[1]
 

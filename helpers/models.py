@@ -30,7 +30,7 @@ VGG16_LAYERS = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "
 
 
 class SmallCNN(nn.Module):
-    """A good small network to train from scratch: five convolution blocks, average pooling, one linear layer.
+    """A good small network to train from scratch: five convolution blocks, average and max pooling, one linear layer.
 
     Input: (batch, 3, height, width), 32 px or more a side. Output: (batch, num_classes) logits.
     """
@@ -39,9 +39,7 @@ class SmallCNN(nn.Module):
         super().__init__()
         sizes = [3, *channels]
         self.features = nn.Sequential(*[conv_block(a, b) for a, b in pairwise(sizes)])
-        self.classifier = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(sizes[-1], num_classes)
-        )
+        self.classifier = nn.Sequential(AverageAndMaxPool(), nn.Dropout(dropout), nn.Linear(2 * sizes[-1], num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.features(images))
