@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks.claims import CLAIMS, holds
+from benchmarks.claims import CLAIMS, holds, rounding_autocast
+from helpers.models import SmallCNN
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -45,3 +47,17 @@ def test_a_claim_holds_only_beyond_two_standard_errors():
     assert holds([0.01, 0.02, 0.03])  # 0.02 ± 0.0115
     assert not holds([0.0, 0.01, 0.02])  # 0.01 ± 0.0115
     assert not holds([-0.01, -0.02, -0.03])
+
+
+def test_rounding_is_what_autocast_does():
+    torch.manual_seed(0)
+    model, images = SmallCNN(2).eval(), torch.randn(4, 3, 32, 32)
+    exact, found = model(images), []
+    for autocast in (torch.autocast, rounding_autocast):
+        with autocast("cpu", dtype=torch.bfloat16):
+            logits = model(images).float()
+        gradient = torch.autograd.grad(logits[:, 0].sum(), model.features[0][0].weight)[0]
+        found.append((logits - exact, gradient))
+    (wanted, its_gradient), (rounded, gradient) = found
+    assert (rounded - wanted).abs().max() < 0.3 * wanted.abs().max()  # sums in another order round a few numbers apart
+    assert (gradient - its_gradient).norm() < 0.02 * its_gradient.norm()
