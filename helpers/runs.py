@@ -324,6 +324,8 @@ def read_run(folder: Path) -> Run:
         raise refused from error
     if pretrained:
         check_backbone(about["network"])  # which an older torchvision or timm may lack
+    elif "classifier.3.weight" in state:  # SmallCNN, when it took averages alone
+        raise BadArgument(f"{file} is of an older version of the course, with another classifier. Train it again.")
     model = load_weights(partial(empty_model, about, state), state, file)
     if fingerprint(model) != saved.get("fingerprint") or (own and fingerprint(strangeness) != saved.get("strangeness")):
         raise refused

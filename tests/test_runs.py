@@ -318,6 +318,18 @@ def test_a_run_of_an_older_version_that_says_too_little_is_refused_in_one_line(s
         runs.load_model(tmp_path)
 
 
+def test_a_run_from_when_smallcnn_took_averages_alone_is_refused_and_trained_anew(splits, setting, tmp_path):
+    model, about = models.SmallCNN(3), runs.about_scratch(splits, setting)
+    layers = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(256, 3)
+    model.classifier = nn.Sequential(*layers)
+    runs.save_run(runs.Run(model, about, training.History(), summary={"epochs": 0}), tmp_path)
+    for load in (runs.load_run, runs.load_model):  # BadArgument: what lessons 2 and 7 train anew after
+        with pytest.raises(BadArgument, match=r"of an older version of the course, .* Train it again\.$"):
+            load(tmp_path)
+    runs.train_scratch(splits, setting, report=quiet, folder=tmp_path)
+    assert runs.load_run(tmp_path, splits).summary["epochs"] == setting.scratch_epochs
+
+
 def test_a_run_of_a_network_that_is_not_installed_here_is_refused_by_its_name(splits, setting, tmp_path):
     runs.train_transfer(splits, setting, report=quiet, folder=tmp_path)
     content = (tmp_path / "model.safetensors").read_bytes()
