@@ -18,17 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 from tqdm import tqdm
 
-from .data import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    EvalTransform,
-    ImageDataset,
-    Splits,
-    digest_of,
-    read,
-    register_formats,
-    stream,
-)
+from .data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, ImageDataset, Splits, digest_of, read, stream
 from .distributed import gather, in_turn, once, rank, world
 from .downloads import only_one
 from .models import Standardize, expected_images, fingerprint
@@ -254,7 +244,6 @@ Batch = tuple[list[str], Tensor]  # the digests of some images, and their featur
 
 def compute(through: Callable, dataset: ImageDataset, paths: list[Path], device: torch.device) -> Iterator[Batch]:
     """Digests and features of the images in those files, batch by batch, in their order; each file is read once."""
-    register_formats()
     threads, size = torch.get_num_threads(), batch_size(device)
     if device.type != "cpu":
         with closing(stream(partial(load, dataset), paths, threads)) as items:

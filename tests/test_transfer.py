@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
-from helpers import models, training, transfer
+from helpers import data, models, training, transfer
 from helpers.data import ImageDataset, eval_transform, train_transform
 from helpers.settings import BadArgument, CourseError
 
@@ -484,7 +484,7 @@ def test_a_second_process_waits_and_a_killed_one_holds_nobody_up(images, tmp_pat
 def test_each_thread_takes_batches_of_its_own_and_their_order_stays(images, tmp_path, monkeypatch, threads):
     monkeypatch.setattr(transfer, "batch_size", lambda device: 1)
     base, used, calls, ready = Means(), set(), itertools.count(), []
-    monkeypatch.setattr(transfer, "register_formats", lambda: ready.append(True))
+    monkeypatch.setattr(data, "register_formats", lambda: ready.append(threading.current_thread()))
     meeting = threading.Barrier(threads, timeout=60)  # passed only if three batches are underway at once
 
     def note(module, inputs):
@@ -492,7 +492,8 @@ def test_each_thread_takes_batches_of_its_own_and_their_order_stays(images, tmp_
         if call == 0:
             assert torch.get_num_threads() == 1  # the example, whose last digits must not depend on the threads either
             return
-        assert ready  # Pillow must know all formats before several threads ask it for one
+        # Pillow must know all formats before several threads ask it for one.
+        assert ready[0] is threading.main_thread()
         used.add((threading.get_ident(), torch.get_num_threads()))
         if call <= threads:
             meeting.wait()
