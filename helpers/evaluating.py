@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import BatchSampler, DataLoader, WeightedRandomSampler
 
 from .data import load_image
 from .settings import format_table, printable
@@ -69,7 +68,7 @@ def calibration_error(evaluation: Evaluation) -> float:
     return sum(one["images"] * abs(one["probability"] - one["right"]) for one in bins) / len(evaluation.labels)
 
 
-# -------------------------------------------------------------- refusal, sets, unequal classes
+# ----------------------------------------------------------------------------- refusal and sets
 
 NEAREST = 5  # training images that an image is compared with
 MOST_KNOWN = 2000  # training images that are kept for it, which makes a run some megabytes larger
@@ -111,13 +110,6 @@ def conformal_level(evaluation: Evaluation, *, coverage: float = 0.95) -> float:
 def conformal_sets(evaluation: Evaluation, level: float) -> Tensor:
     """Which classes are in each image's set, (n, classes): in the mean over images, `coverage` hold the right one."""
     return evaluation.probabilities >= level
-
-
-def balanced_loader(features: Features, *, batch_size: int = 64) -> DataLoader:
-    """As `feature_loader(shuffle=True)`, but each class is drawn equally often, those of a rare class repeatedly."""
-    labels = features.labels.repeat(features.views)
-    sampler = WeightedRandomSampler((1 / labels.bincount())[labels], len(labels))
-    return DataLoader(features, batch_size=None, sampler=BatchSampler(sampler, batch_size, False))
 
 
 # ---------------------------------------------------------------------------------- the report

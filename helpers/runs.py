@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, Splits, digest_of, load_image, make_loaders, read, stream
 from .distributed import cores, first_here, once, rank
 from .downloads import check_writable, write_whole
-from .evaluating import Strangeness, as_html, balanced_loader, fit_temperature, learn_strangeness, measure, soften
+from .evaluating import Strangeness, as_html, fit_temperature, learn_strangeness, measure, soften
 from .models import (
     HEADS,
     SmallCNN,
@@ -119,12 +119,10 @@ def train_transfer(
     # Only now, when the weights were found to fit: a wrong argument changes nothing.
     make_ready(folder, old=() if resume else OLD_RUN)
     start, options = time.perf_counter(), {"precision": setting.precision, "report": report}
-    loaders = feature_loaders(base, splits, setting.transfer_size, recipe, **options)
+    loaders = feature_loaders(base, splits, setting.transfer_size, recipe, balanced=balanced, **options)
     standardize(head, loaders[0].dataset)
     seconds = time.perf_counter() - start
     report(f"features of all images  ({seconds:.1f} s)")
-    if balanced:
-        loaders = (balanced_loader(loaders[0].dataset), *loaders[1:])
     options |= {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate}
     about = about_transfer(splits, setting, recipe, seed=seed) | {"balanced": balanced}
     more = {"head": head, "seconds_before": seconds, "folder": folder, "resume": resume}

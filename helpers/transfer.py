@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, WeightedRandomSampler
 from tqdm import tqdm
 
 from .data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, ImageDataset, Splits, digest_of, read, stream
@@ -63,15 +63,18 @@ TRANSFER_RECIPES = Recipes(vgg16=LARGE, vgg16_bn=LARGE, squeezenet1_1=SMALL, res
 
 
 def feature_loaders(
-    base: nn.Module, splits: Splits, size: int, recipe: TransferRecipe, *, precision: str = "fast", report=print
+    base: nn.Module, splits: Splits, size: int, recipe: TransferRecipe, *, balanced: bool = False, **options
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
-    """Loaders of (features, labels) batches: train in the recipe's views, validation and test in its test views."""
+    """Loaders of (features, labels) batches: train in the recipe's views, validation and test in its test views.
+
+    `balanced`: train draws each class equally often. `options`: of `extract_features`.
+    """
     transform, loaders = EvalTransform(size, recipe.mean, recipe.std), []
     for name, part in splits.parts().items():
         images = ImageDataset(part, transform, size=size, digests=splits.digests)
-        views = recipe.views if name == "train" else recipe.test_views
-        features = extract_features(base, images, views=views, precision=precision, report=report)
-        loaders.append(feature_loader(features, shuffle=name == "train"))
+        learn = name == "train"
+        features = extract_features(base, images, views=recipe.views if learn else recipe.test_views, **options)
+        loaders.append(feature_loader(features, shuffle=learn, balanced=learn and balanced))
     return tuple(loaders)
 
 
@@ -147,9 +150,12 @@ class Features(Dataset):
         return mean, sum((self[part][0].double() - mean).square().sum(0) for part in parts) / len(self)
 
 
-def feature_loader(features: Features, *, batch_size: int = 64, shuffle: bool = False) -> DataLoader:
-    """Batches of (features, labels) for `fit` and `evaluate`."""
+def feature_loader(features: Features, *, batch_size=64, shuffle=False, balanced=False) -> DataLoader:
+    """Batches of (features, labels); `balanced`: each class is drawn equally often, those of a rare one repeatedly."""
     order = RandomSampler(features) if shuffle else SequentialSampler(features)
+    if balanced:
+        labels = features.labels.repeat(features.views)
+        order = WeightedRandomSampler((1 / labels.bincount())[labels], len(labels))
     # A whole batch is read from the file at once: its indices are the sampler's item.
     return DataLoader(features, batch_size=None, sampler=BatchSampler(order, batch_size, False))
 

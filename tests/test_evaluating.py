@@ -171,23 +171,6 @@ def test_too_few_images_promise_nothing_and_then_every_class_is_in_every_set():
     assert evaluating.conformal_level(enough, coverage=0.95) == lowest
 
 
-# ---- unequal classes
-
-
-def test_a_balanced_loader_draws_each_class_equally_often_and_the_same_with_the_same_seed():
-    labels = torch.tensor([0] * 900 + [1] * 100)
-    stored = Features(numpy.arange(2000, dtype=numpy.float32).reshape(1000, 2, 1), torch.arange(1000), labels)
-    torch.manual_seed(0)
-    first = list(evaluating.balanced_loader(stored))
-    torch.manual_seed(0)
-    second = list(evaluating.balanced_loader(stored))
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
-    drawn = torch.cat([batch for _, batch in first])
-    assert len(drawn) == 2000
-    assert 900 < drawn.sum() < 1100
-    assert len(torch.cat([batch for batch, _ in first]).unique()) > 700  # of both views, not the same few
-
-
 # ---- the numbers
 
 

@@ -174,6 +174,20 @@ def test_the_loader_gives_every_item_once_and_shuffles_where_it_should(images, t
     assert torch.equal(in_order, values(found)[0])
 
 
+def test_a_balanced_loader_draws_each_class_equally_often_and_the_same_with_the_same_seed():
+    labels = torch.tensor([0] * 900 + [1] * 100)
+    stored = transfer.Features(numpy.arange(2000, dtype=numpy.float32).reshape(1000, 2, 1), torch.arange(1000), labels)
+    torch.manual_seed(0)
+    first = list(transfer.feature_loader(stored, balanced=True))
+    torch.manual_seed(0)
+    second = list(transfer.feature_loader(stored, balanced=True))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
+    drawn = torch.cat([batch for _, batch in first])
+    assert len(drawn) == 2000
+    assert 900 < drawn.sum() < 1100
+    assert len(torch.cat([batch for batch, _ in first]).unique()) > 700  # of both views, not the same few
+
+
 @pytest.mark.parametrize("count", [3, 9])
 def test_standardized_features_have_the_exact_mean_and_deviation_of_few_images_too(images, tmp_path, count):
     """A batch norm with momentum would still be near 0 and 1 after so few batches."""
