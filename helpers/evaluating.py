@@ -107,11 +107,6 @@ def conformal_level(evaluation: Evaluation, *, coverage: float = 0.95) -> float:
     return right[rank].item() if rank >= 0 else 0.0  # too few images for the promise: every class is in every set
 
 
-def conformal_sets(evaluation: Evaluation, level: float) -> Tensor:
-    """Which classes are in each image's set, (n, classes): in the mean over images, `coverage` hold the right one."""
-    return evaluation.probabilities >= level
-
-
 # ---------------------------------------------------------------------------------- the report
 
 # Every key of evaluation.json, and what its value means.
