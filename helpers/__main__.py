@@ -63,6 +63,11 @@ def complain(error: Exception, *, status: int) -> int:
     return status
 
 
+def say(*cells: object) -> None:
+    """Print them on one line, apart by tabs, whatever files are called."""
+    print("\t".join(map(printable, cells)))
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
@@ -156,7 +161,7 @@ def compare_command(options: argparse.Namespace) -> None:
     accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
     figure = learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies)
     write_figure(figure, folder / "comparison.png")
-    print(printable(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}"))
+    say(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
 
 
 def write_figure(figure: Plot, file: Path) -> None:
@@ -175,12 +180,12 @@ def train_command(options: argparse.Namespace) -> None:
     wanted = {"network": "small_cnn" if options.recipe == "scratch" else setting.backbone, "seed": options.seed}
     wanted["training"] = {"fine-tune": "fine-tuned"}.get(options.recipe)
     if options.resume and is_finished(folder, splits, **wanted):
-        print(printable(f"The run in {folder} is finished already."))
+        say(f"The run in {folder} is finished already.")
         return
     more = {"resume": options.resume} | ({"balanced": True} if options.balanced else {})
     run = RECIPES[options.recipe](splits, setting, seed=options.seed, folder=folder, **more)
     print(f"test: {run.test}")
-    print(printable(f"written: {folder}; name images with: python -m helpers predict {folder} IMAGE..."))
+    say(f"written: {folder}; name images with: python -m helpers predict {folder} IMAGE...")
     if run.history.stopped:
         raise Stopped(f"Stopped. What was learned so far is in {folder}")
 
@@ -205,7 +210,7 @@ def predict_command(options: argparse.Namespace) -> int:
         elif options.form == "csv":
             table.writerow({key: printable(value) for key, value in row.items()})
         elif not failed:
-            print(f"{printable(path)}\t{printable(answer)}\t{answer.probability:.3f}")
+            say(path, answer, f"{answer.probability:.3f}")
     return status
 
 
@@ -226,7 +231,7 @@ def explain_command(options: argparse.Namespace) -> int:
         again = f"_{seen[path.stem]}" if seen[path.stem] > 1 else ""
         file = options.out / f"{path.stem}_explained{again}.png"
         write_figure(figure, file)
-        print(f"{printable(path)}\t{printable(name)}\t{probability:.3f}\t{printable(file)}")
+        say(path, name, f"{probability:.3f}", file)
     return status
 
 
@@ -234,13 +239,13 @@ def evaluate_command(options: argparse.Namespace) -> None:
     """Report how good a trained model is, and how sure it should be."""
     run, folder = read_run(options.run), options.out or (options.run if options.run.is_dir() else options.run.parent)
     print(as_text(evaluate_run(run, splits_of(run.about, options.data), folder=folder)))
-    print(printable(f"written: {folder / 'evaluation.html'}, {folder / 'evaluation.json'}"))
+    say(f"written: {folder / 'evaluation.html'}, {folder / 'evaluation.json'}")
 
 
 def splits_of(about: dict, data: str | None) -> Splits:
     """The images that are named, by default those that a run learned from, in the splits that it had."""
     if not data and about.get("data") and about["data"] not in SETTINGS:
-        raise BadArgument(f"This run learned from a folder {printable(about['data'])}. Name it with --data DIR")
+        raise BadArgument(f"This run learned from a folder {about['data']}. Name it with --data DIR")
     if not ({"seed"} if data else {"seed", "data", "splits"}) <= {*about}:
         raise BadArgument("This run does not say what it learned from: an older version wrote it. Train again.")
     splits = load_splits(choose_setting(data or about["data"]), seed=about["seed"])
@@ -253,7 +258,7 @@ def export_command(options: argparse.Namespace) -> None:
     """Write a trained model as an ONNX file, which other programs can run."""
     check_new_file(options.out)
     write_whole(options.out, exported(options))
-    print(printable(f"written: {options.out}"))
+    say(f"written: {options.out}")
 
 
 def exported(options: argparse.Namespace) -> bytes:
@@ -270,7 +275,7 @@ def page_command(options: argparse.Namespace) -> None:
     page_files(options.out)  # fetched before the long work
     write_page(options.out, exported(options))
     command = f"python -m http.server --bind 127.0.0.1 --directory {options.out}"
-    print(printable(f"written: {options.out}; to see it: {command}"))
+    say(f"written: {options.out}; to see it: {command}")
 
 
 def image_files(names: list[str]) -> Iterator[Path]:
@@ -296,7 +301,7 @@ def audit_command(options: argparse.Namespace) -> None:
     print(f"{report.seconds:.1f} s, {report.images / report.seconds:,.0f} images a second")
     if options.out:
         report.save(options.out)
-        print(printable(f"written: {options.out}"))
+        say(f"written: {options.out}")
 
 
 def check_new_file(file: Path) -> None:
