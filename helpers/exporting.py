@@ -24,7 +24,7 @@ from .data import load_image
 from .downloads import fetch, find_archive, tell_if_not_published
 from .explaining import linear_parts, logit_maps, pool_of
 from .runs import Run, answers_to, ask, transform_of
-from .settings import DOWNLOADS, BadArgument, CourseError, best_device, environment, first_line, format_table, printable
+from .settings import DOWNLOADS, BadArgument, CourseError, best_device, environment, first_line, format_table
 from .training import exact_convolutions
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -171,7 +171,7 @@ def compare_with_torch(content: bytes, run: Run, paths: list[Path]) -> str:
             difference = max(difference, abs(more[0][0] - score))
         if given[0].argmax() != expected.argmax() or not difference <= tolerance:
             raise CourseError(
-                f"torch and ONNX Runtime disagree about {printable(path)}, by {difference:.1g}, so nothing was "
+                f"torch and ONNX Runtime disagree about {path}, by {difference:.1g}, so nothing was "
                 f"written. Bring torch, {', '.join(PACKAGES)} up to date."
             )
         worst = max(worst, difference)

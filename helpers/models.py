@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .downloads import fetch, find_archive, flaw, tell_if_not_published
-from .settings import BadArgument, CourseError, first_line, format_table, printable
+from .settings import BadArgument, CourseError, first_line, format_table
 
 # Simonyan & Zisserman 2014 (arXiv:1409.1556), table 1, column D: a number is a 3×3 convolution
 # with that many output channels, "M" a 2×2 max pooling that halves height and width.
@@ -232,7 +232,7 @@ def with_timms_names(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 def read_weights(file: Path) -> dict[str, Tensor]:
     """The state dict in a `.safetensors` file, or in a `.pth` or `.pt` file (tensors only, no code is run)."""
     if not file.is_file():
-        raise BadArgument(f"There is no weights file {printable(file.absolute())}.")
+        raise BadArgument(f"There is no weights file {file.absolute()}.")
     try:
         if file.suffix == ".safetensors":  # copied: older versions of safetensors hold the file open, and on Windows
             state = {key: value.clone() for key, value in load_file(file).items()}  # it could not be replaced then
@@ -242,12 +242,12 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a damaged file makes the unpickler stumble anywhere
         raise BadArgument(
-            f"{printable(file)} can't be read as a weights file: it is damaged, cut short, or holds something else "
+            f"{file} can't be read as a weights file: it is damaged, cut short, or holds something else "
             f"than tensors ({first_line(error)}). Fetch it again, or save the model's state_dict() in it."
         ) from error
     state = unwrap(state)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BadArgument(f"{printable(file)} holds no state dict: it should map names of parameters to tensors.")
+        raise BadArgument(f"{file} holds no state dict: it should map names of parameters to tensors.")
     # Files may be stored in half precision to be small; the network computes in float32.
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 

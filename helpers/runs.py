@@ -38,7 +38,7 @@ from .models import (
     split_model,
     unfreeze,
 )
-from .settings import BadArgument, CourseError, Setting, Stopped, environment, format_table, printable, short
+from .settings import BadArgument, CourseError, Setting, Stopped, environment, format_table, short
 from .training import Checkpoint, Evaluation, History, evaluate, fit, learning_rates_by_block, own_randomness, placed
 from .transfer import PLAIN, TRANSFER_RECIPES, TransferRecipe, feature_loaders, look, standardize
 
@@ -457,12 +457,12 @@ def evaluate_run(run: Run, splits: Splits, *, folder: Path | None = None) -> dic
 def unseen(run: Run, splits: Splits) -> list[tuple[Path, int]]:
     """The images, with labels, that a run has not learned from; raises BadArgument if it can't be asked about any."""
     if splits.classes != run.about["classes"]:
-        ours, theirs = (printable(", ".join(names)) for names in (run.about["classes"], splits.classes))
+        ours, theirs = (", ".join(names) for names in (run.about["classes"], splits.classes))
         raise BadArgument(f"The run knows the classes {ours}; the folders are called {theirs}. Rename the folders.")
     if "seen" not in run.about:
         raise BadArgument("This run does not say which images it learned from: an older version wrote it. Train again.")
     seen = set(run.about["seen"])
     pairs = [pair for part in splits.parts().values() for pair in part if short_digest(splits, pair[0]) not in seen]
     if not pairs:
-        raise BadArgument(f"The run has learned from every image of {printable(splits.name)}. Give it new ones.")
+        raise BadArgument(f"The run has learned from every image of {splits.name}. Give it new ones.")
     return pairs

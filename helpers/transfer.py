@@ -22,7 +22,7 @@ from .data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, ImageDataset, Spli
 from .distributed import gather, in_turn, once, rank, world
 from .downloads import only_one
 from .models import Standardize, expected_images, fingerprint
-from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line, printable
+from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line
 from .training import autocast, is_out_of_memory, own_randomness, placed, to_device
 
 # A view is another look at the same image, made from the batch that was decoded once:
@@ -207,7 +207,7 @@ def extract_features(
     if digests and not store.file.exists():
         raise CourseError(f"{folder} is not on a disk that all machines share. Name one that is in COURSE_CACHE.")
     if changed := [path for digest, path in path_of.items() if digest not in row_of]:
-        raise CourseError(f"{printable(changed[0])} changed while features were computed. Load the splits again.")
+        raise CourseError(f"{changed[0]} changed while features were computed. Load the splits again.")
     labels = torch.tensor([label for _, label in dataset.images])
     return Features(stored, torch.tensor([row_of[digest] for digest in digests]), labels)
 
