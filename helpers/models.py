@@ -124,20 +124,19 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
     check_backbone(name)
     if str(weights) == "random":
         return build(name)
-    source = imagenet_file(name) if str(weights) == "imagenet" else Path(os.path.expanduser(weights))
-    state = with_timms_names(name, read_weights(source))
-    return load_weights(lambda: build(name, **shape_of_network(name, state)), state, source)
+    file, state = read_weights(name, weights)
+    return load_weights(lambda: build(name, **shape_of_network(name, state)), state, file)
 
 
 def pretrained_classes(name: str, weights: str | Path = "imagenet") -> list[str]:
     """The names that a network gives to images: those in its file's metadata, or ImageNet's for 1,000; else none."""
-    file = imagenet_file(name) if str(weights) == "imagenet" else Path(os.path.expanduser(weights))
-    count = shape_of_network(name, with_timms_names(name, read_weights(file))).get("num_classes")
+    file, state = read_weights(name, weights)
     if file.suffix == ".safetensors":
         with safe_open(file, "pt") as opened:
             if names := (opened.metadata() or {}).get("classes"):
                 return json.loads(names)
-    return torchvision.models.VGG16_Weights.IMAGENET1K_V1.meta["categories"] if count == 1000 else []
+    known = shape_of_network(name, state).get("num_classes") == 1000
+    return torchvision.models.VGG16_Weights.IMAGENET1K_V1.meta["categories"] if known else []
 
 
 def expected_images(name: str) -> dict:
@@ -222,15 +221,9 @@ def file_in_package() -> Path | None:
     return file
 
 
-def with_timms_names(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of that package under timm's names, in whose order they stand; all others as they are."""
-    if name != LITE0 or "_conv_stem.weight" not in state:
-        return state
-    return dict(zip(shapes_only(lambda: build(name)).state_dict(), state.values(), strict=False))
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The state dict in a `.safetensors` file, or in a `.pth` or `.pt` file (tensors only, no code is run)."""
+def read_weights(name: str, weights: str | Path) -> tuple[Path, dict[str, Tensor]]:
+    """A backbone's file, the published one for "imagenet", and its tensors by name; no code in it is run."""
+    file = imagenet_file(name) if str(weights) == "imagenet" else Path(os.path.expanduser(weights))
     if not file.is_file():
         raise BadArgument(f"There is no weights file {file.absolute()}.")
     try:
@@ -248,8 +241,10 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     state = unwrap(state)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadArgument(f"{file} holds no state dict: it should map names of parameters to tensors.")
+    if name == LITE0 and "_conv_stem.weight" in state:  # the package's own names, which stand in timm's order
+        state = dict(zip(shapes_only(lambda: build(name)).state_dict(), state.values(), strict=False))
     # Files may be stored in half precision to be small; the network computes in float32.
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    return file, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def unwrap(content: object) -> dict:
