@@ -259,20 +259,9 @@ def unwrap(content: object) -> dict:
 
 def shape_of_network(name: str, state: dict[str, Tensor]) -> dict:
     """The options of `build` that fit these weights, read off their shapes."""
-    if name in ("vgg16", "vgg16_bn"):
-        return vgg16_shape(state)
-    last = state.get(f"{last_layer(shapes_only(lambda: build(name)))}.weight")
-    return {} if last is None or not last.shape else {"num_classes": len(last)}
-
-
-def last_layer(model: nn.Module) -> str | None:
-    """The name of the layer that gives the logits, such as classifier.6; None for a network without a classifier."""
-    layers = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    return next((name for name in reversed(layers) if is_of_classifier(name)), None)
-
-
-def vgg16_shape(state: dict[str, Tensor]) -> dict:
-    """The options of VGG16 that fit these weights: width, image_size and num_classes."""
+    if name not in ("vgg16", "vgg16_bn"):
+        last = state.get(f"{last_layer(shapes_only(lambda: build(name)))}.weight")
+        return {} if last is None or not last.shape else {"num_classes": len(last)}
     names = ("features.0.weight", "classifier.0.weight", "classifier.6.weight")
     filters, hidden, last = (tuple(state[name].shape) if name in state else () for name in names)
     shape = {"width": filters[0] / 64} if filters else {}
@@ -280,6 +269,12 @@ def vgg16_shape(state: dict[str, Tensor]) -> dict:
         side = round((8 * hidden[1] / hidden[0]) ** 0.5)  # 512 maps of side × side become 4,096 numbers, at any width
         shape |= {"image_size": 32 * side, "num_classes": last[0]}
     return shape
+
+
+def last_layer(model: nn.Module) -> str | None:
+    """The name of the layer that gives the logits, such as classifier.6; None for a network without a classifier."""
+    layers = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    return next((name for name in reversed(layers) if is_of_classifier(name)), None)
 
 
 def load_weights(make: Callable[[], nn.Module], state: dict[str, Tensor], source: object) -> nn.Module:

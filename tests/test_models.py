@@ -86,7 +86,8 @@ def test_the_slim_vgg16_is_an_eighth_as_wide():
     model = slim()
     assert model(torch.rand(2, 3, 96, 96)).shape == (2, 3)
     assert model.features(torch.rand(1, 3, 96, 96)).shape == (1, 64, 3, 3)
-    assert models.vgg16_shape(model.state_dict()) == {"width": 1 / 8, "image_size": 96, "num_classes": 3}
+    expected = {"width": 1 / 8, "image_size": 96, "num_classes": 3}
+    assert models.shape_of_network("vgg16", model.state_dict()) == expected
 
 
 def test_small_cnn_gives_a_logit_for_each_class_at_any_size():
