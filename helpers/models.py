@@ -30,10 +30,7 @@ VGG16_LAYERS = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "
 
 
 class SmallCNN(nn.Module):
-    """A good small network to train from scratch: five convolution blocks, average and max pooling, one linear layer.
-
-    Input: (batch, 3, height, width), 32 px or more a side. Output: (batch, num_classes) logits.
-    """
+    """A small network to train from scratch: images (batch, 3, height, width), 32 px or more a side, to logits."""
 
     def __init__(self, num_classes: int = 2, *, channels=(16, 32, 64, 128, 256), dropout: float = 0.2):
         super().__init__()
@@ -57,12 +54,9 @@ def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class VGG16(nn.Module):
-    """VGG16 from its configuration list; the state dict has torchvision's keys, so published weights load.
+    """VGG16 (arXiv:1409.1556): images (batch, 3, height, width) to logits; torchvision's keys, so its weights load.
 
-    `width` multiplies all channels and the hidden layers (1/8 gives the slim network of the sample).
-    `image_size` fixes the side of the last feature maps, `image_size // 32`: 7 at the paper's 224 px.
-    Input: (batch, 3, height, width). Output: (batch, num_classes) logits.
-    Source: arXiv:1409.1556; batch normalisation as in torchvision's `vgg16_bn`.
+    `width` multiplies all channels and the hidden layers; the last maps are pooled to `image_size // 32` a side.
     """
 
     def __init__(self, num_classes=1000, *, batch_norm=False, width=1.0, image_size=224, dropout=0.5):
@@ -119,7 +113,6 @@ def load_backbone(name: str, weights: str | Path = "imagenet") -> nn.Module:
     """A network with the classifier it was pretrained with: torchvision's or, with "timm:" before its name, timm's.
 
     `weights`: "imagenet" (the published file), "random", or a file; a classifier that it lacks starts at random.
-    Raises BadArgument for an unknown name or a file that does not fit, CourseError if a download fails.
     """
     check_backbone(name)
     if str(weights) == "random":

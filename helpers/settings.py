@@ -77,10 +77,9 @@ ENLARGED = {"squeezenet1_1": 8 / 7, "timm:tf_efficientnet_lite0": 8 / 7}
 def choose_setting(
     name: str | None = None, *, backbone: str | None = None, weights: str | None = None, precision: str = "fast"
 ) -> Setting:
-    """The setting: `name`, else COURSE_SETTING, else photos with a CUDA card and sample without one.
+    """The setting, or your own folder: `name`, else COURSE_SETTING, else photos with a CUDA card, sample without one.
 
     `backbone` and `weights` override the setting's pretrained network, else COURSE_BACKBONE and COURSE_WEIGHTS do.
-    A name that is none of the three settings is taken as a folder of your own images; BadArgument if it is none.
     """
     if asked := name or os.environ.get("COURSE_SETTING"):
         name = as_setting_or_folder(asked)

@@ -231,13 +231,11 @@ def fit(
     report: Callable[[str], None] = print,
     checkpoint: "Checkpoint | None" = None,
 ) -> History:
-    """Train what is not frozen, with AdamW; the model ends with the weights of its best epoch on validation.
+    """Train what is not frozen, with AdamW; the model ends, after Ctrl-C too, with its best epoch on validation.
 
     `learning_rate`: one for all, or groups of parameters with a rate each, as `learning_rates_by_block` makes them.
     `seed`: of the order of the images, augmentation and dropout; torch's own random numbers are left alone.
     `checkpoint`: kept after each epoch, and where the training goes on if there is one already.
-    Ctrl-C ends the training with the best weights so far. Raises BadArgument for a wrong option or a freezing mistake
-    that PyTorch would accept in silence, CourseError if a loss is no longer a finite number.
     """
     check_options(model, train_loader, epochs)
     device = device or best_device()
