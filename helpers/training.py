@@ -252,7 +252,8 @@ def fit(
                 start = time.perf_counter()
                 set_seed(seed_of_epoch(seed, epoch), train_loader)
                 row = {"epoch": epoch, **train_one_epoch(step, parts)}
-                row |= validate(model, validation_loader, device=device, precision=history.precision)
+                found = evaluate(model, validation_loader, device=device, precision=history.precision)
+                row |= {"validation_loss": found.log_loss, "validation_accuracy": found.accuracy}
                 if not math.isfinite(row["train_loss"] + row["validation_loss"]):
                     raise CourseError("The loss is no longer a finite number. Choose a lower learning rate.")
                 if row["validation_loss"] < history.lowest_loss:
@@ -392,12 +393,6 @@ def train_one_epoch(step: Step, parts: Parts) -> dict:
     sums = loss_sum.item(), correct.item(), seen
     loss_sum, correct, seen = map(sum, zip(*gather(sums), strict=True))
     return {"train_loss": loss_sum / seen, "train_accuracy": correct / seen}
-
-
-def validate(model: nn.Module, loader: DataLoader, *, device: torch.device, precision: str) -> dict:
-    """The means over all images of the validation split."""
-    result = evaluate(model, loader, device=device, precision=precision)
-    return {"validation_loss": result.log_loss, "validation_accuracy": result.accuracy}
 
 
 # ------------------------------------------------------------------------------------ checkpoints

@@ -361,13 +361,13 @@ def test_ctrl_c_keeps_what_was_learned_and_is_one_line(images, tmp_path, capsys,
 
 @pytest.mark.usefixtures("pressed")
 def test_ctrl_c_before_anything_was_learned_is_one_line_too(images, tmp_path, capsys, monkeypatch):
-    validate = training.validate
+    evaluate = training.evaluate
 
     def press(*arguments, **options):
         signal.raise_signal(signal.SIGINT)
-        return validate(*arguments, **options)
+        return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(training, "validate", press)
+    monkeypatch.setattr(training, "evaluate", press)
     assert run("train", "scratch", "--data", images, "--out", tmp_path / "out") == 130
     expected = "error: Stopped in the first epoch. The weights are those from before.\n"
     assert capsys.readouterr().err == expected

@@ -315,15 +315,15 @@ def without_features(setting, splits, _, *, recipe, seed, report):
 
 @pytest.mark.parametrize("dies", [1, 2])
 def test_a_process_that_dies_ends_the_others_and_is_named(setting, tmp_path, monkeypatch, dies):
-    validate = training.validate
+    evaluate = training.evaluate
 
     def die(*arguments, **options):
         if os.environ.get("RANK") == str(dies):
             (tmp_path / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return validate(*arguments, **options)
+        return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(training, "validate", die)
+    monkeypatch.setattr(training, "evaluate", die)
     monkeypatch.setattr(runs, "train_transfer", partial(without_features, setting))
     arguments = ("train", "fine-tune", "--data", setting.name, "--backbone", "vgg16_bn", "--weights", setting.weights)
     ends = together(command(*arguments, "--out", tmp_path / "out"), tmp_path / "said", world=3)
