@@ -455,10 +455,9 @@ def make_optimizer(model: nn.Module, name: str, learning_rate: float | list[dict
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not learning:
         raise BadArgument("Every parameter is frozen, so nothing can be trained. Replace the classifier or unfreeze.")
-    groups = (
-        learning_rate if isinstance(learning_rate, list) else [{"params": [*learning.values()], "lr": learning_rate}]
-    )
-    groups = [dict(group) for group in groups]  # copies, because a schedule writes its rates into them
+    if not isinstance(learning_rate, list):
+        learning_rate = [{"params": [*learning.values()], "lr": learning_rate}]
+    groups = [dict(group) for group in learning_rate]  # copies, because a schedule writes its rates into them
     grouped = {id(parameter) for group in groups for parameter in group["params"]}
     if left_out := [name for name, parameter in learning.items() if id(parameter) not in grouped]:
         raise BadArgument(
