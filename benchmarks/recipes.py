@@ -22,12 +22,10 @@ from unittest.mock import patch
 from torchvision.transforms import v2
 
 from helpers import transfer
-from helpers.data import EvalTransform, ImageDataset, Splits, load_splits
-from helpers.models import split_model
-from helpers.runs import Run, train_transfer, write_json
+from helpers.data import EvalTransform, load_splits
+from helpers.runs import train_transfer, write_json
 from helpers.settings import Setting, choose_setting, environment
-from helpers.training import evaluate
-from helpers.transfer import ALL, MIRRORED, PLAIN, TRANSFER_RECIPES, TransferRecipe, extract_features, feature_loader
+from helpers.transfer import ALL, MIRRORED, PLAIN, TRANSFER_RECIPES, TransferRecipe
 
 from .pages import RESULTS, file_of, note, parser_of_settings, write_table
 
@@ -90,7 +88,12 @@ def measure_seed(setting: Setting, seed: int, stores: Path, only: list[int] | No
         transfer.FEATURES = stores / str(number)
         with patch.object(transfer, "EvalTransform", Middle if name == MIDDLE else EvalTransform):
             run = train_transfer(splits, own, recipe=recipe, seed=seed, report=lambda line: None)
-            results[name] = result(run, splits, recipe, precision)
+        results[name] = {
+            "validation_accuracy": run.validation.accuracy,
+            "validation_loss": run.validation.log_loss,
+            "test_accuracy": run.test.accuracy,
+            "seconds": round(run.history.seconds, 2),
+        }
         print(seed, name, results[name], flush=True)
     about = {"data": {"name": splits.name, **splits.sizes}, "backbone": setting.backbone, "seed": seed}
     return {**about, "environment": environment(), "recipes": results}
@@ -103,21 +106,6 @@ class Middle(EvalTransform):
         super().__init__(size)
         self.transforms[1] = v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
         self.key += ("middle",)
-
-
-def result(run: Run, splits: Splits, recipe: TransferRecipe, precision: str) -> dict:
-    """What one seed of a recipe gave."""
-    base, head = split_model(run.model)
-    size = run.about["image_size"]
-    dataset = ImageDataset(splits.validation, transfer.EvalTransform(size), size=size, digests=splits.digests)
-    stored = extract_features(base, dataset, views=recipe.test_views, precision=precision)
-    validation = evaluate(head, feature_loader(stored), precision=precision).mean_over(stored.views)
-    return {
-        "validation_accuracy": validation.accuracy,
-        "validation_loss": validation.log_loss,
-        "test_accuracy": run.test.accuracy,
-        "seconds": round(run.history.seconds, 2),
-    }
 
 
 def table() -> str:

@@ -57,6 +57,7 @@ class Run:
     test: Evaluation | None = None  # None for a run that was loaded from its folder, which has the summary alone
     summary: dict = field(default_factory=dict)  # the numbers that a comparison shows
     strangeness: Strangeness | None = None  # None for a run that stored no features of its training images
+    validation: Evaluation | None = None  # as `test`, of the validation images
 
     def __post_init__(self):
         if self.summary:
@@ -195,7 +196,7 @@ def train(model, about: dict, loaders, options, *, folder, resume, head=None, se
         evaluate(learner, loader, precision=options["precision"]).mean_over(len(about.get("test_views", PLAIN)))
         for loader in (validation_loader, test_loader)
     )
-    run = Run(model, about | {"temperature": fit_temperature(validation)}, history, test=test)
+    run = Run(model, about | {"temperature": fit_temperature(validation)}, history, test, validation=validation)
     if head and about["head"] == "linear":  # its base ends in a vector, a number for each pattern
         run.strangeness = learn_strangeness(train_loader.dataset, validation_loader.dataset, head[0].std)
     if folder and rank() == 0:
