@@ -102,8 +102,8 @@ def measure_seed(setting: Setting, seed: int, stores: Path, only: list[int] | No
 class Middle(EvalTransform):
     """For comparison: the middle of the image is cut out, where the course squeezes the whole of it."""
 
-    def __init__(self, size: int):
-        super().__init__(size)
+    def __init__(self, size: int, *more):
+        super().__init__(size, *more[:2])  # mean and standard deviation; the key has a word behind them
         self.transforms[1] = v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
         self.key += ("middle",)
 

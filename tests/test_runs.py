@@ -166,6 +166,7 @@ def test_each_split_is_used_for_what_it_is_there_for(recipe, splits, setting):
         logits, labels = answers_by_hand(run.model, splits.parts()[part])
         assert accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
         assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+        assert getattr(run, part).log_loss == pytest.approx(loss, rel=1e-6)
 
 
 def tensors(pairs):

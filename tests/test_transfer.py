@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
+from benchmarks.recipes import Middle
 from helpers import data, models, training, transfer
-from helpers.data import ImageDataset, eval_transform, train_transform
+from helpers.data import IMAGENET_MEAN, IMAGENET_STD, ImageDataset, eval_transform, train_transform
 from helpers.settings import BadArgument, CourseError
 
 CPU = torch.device("cpu")
@@ -650,6 +651,16 @@ def test_features_are_kept_only_of_images_that_are_always_the_same(images, tmp_p
     with pytest.raises(BadArgument, match="augment=False"):
         transfer.extract_features(Means(), dataset, device=CPU, folder=tmp_path / "features")
     assert not (tmp_path / "features").exists()
+
+
+def test_the_middle_of_images_is_another_transform_for_the_benchmark(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "EvalTransform", Middle)
+    dataset = ImageDataset(images, Middle(SIZE, IMAGENET_MEAN, IMAGENET_STD), size=SIZE)
+    base = nn.AdaptiveAvgPool2d(1)
+    found = transfer.extract_features(base, dataset, device=CPU, folder=tmp_path / "features", precision="float32")
+    loaded = [v2.functional.center_crop(dataset.load(path).resize((38, 32), 2), SIZE) for path, _ in images]
+    expected = torch.stack([eval_transform(SIZE)(image).mean((1, 2)) for image in loaded])
+    torch.testing.assert_close(values(found)[0].flatten(1), expected, atol=0.02, rtol=0)
 
 
 def test_a_part_of_a_dataset_is_not_taken_for_the_whole(images, tmp_path):
