@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy
@@ -193,8 +194,7 @@ def extract_features(
                 path_of = {digest: path for digest, (path, _) in zip(digests, dataset.images, strict=True)}
                 paths = [path for digest, path in path_of.items() if digest not in known]
                 batches = list(BatchSampler(paths, batch_size(device), drop_last=False))
-                mine = [path for batch in batches[rank() :: world()] for path in batch]
-                with closing(compute(through, dataset, mine, device)) as computed:
+                with closing(compute(through, dataset, batches[rank() :: world()], device)) as computed:
                     store.append(in_turn(computed, len(batches)), images=len(paths))
                 gather(None)  # the others open the file only now that it is whole
                 stored, row_of = store.rows()
@@ -247,11 +247,11 @@ def example_of(through: Callable, dataset: ImageDataset) -> Tensor:
 Batch = tuple[list[str], Tensor]  # the digests of some images, and their features (n, views, …)
 
 
-def compute(through: Callable, dataset: ImageDataset, paths: list[Path], device: torch.device) -> Iterator[Batch]:
-    """Digests and features of the images in those files, batch by batch, in their order; each file is read once."""
+def compute(through: Callable, dataset: ImageDataset, batches: list[list[Path]], device) -> Iterator[Batch]:
+    """Digests and features of the images in those batches of files, in their order; each file is read once."""
     threads, size = torch.get_num_threads(), batch_size(device)
     if device.type != "cpu":
-        with closing(stream(partial(load, dataset), paths, threads)) as items:
+        with closing(stream(partial(load, dataset), chain.from_iterable(batches), threads)) as items:
             for batch in BatchSampler(items, size, drop_last=False):
                 yield through_full(through, batch, size)
         return
@@ -261,7 +261,6 @@ def compute(through: Callable, dataset: ImageDataset, paths: list[Path], device:
         return through_full(through, [load(dataset, path) for path in batch], size)
 
     with one_thread():
-        batches = BatchSampler(paths, size, drop_last=False)
         yield from stream(work, batches, threads, initializer=torch.set_num_threads, initargs=(1,))
 
 

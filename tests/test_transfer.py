@@ -531,7 +531,7 @@ def test_memory_does_not_grow_with_the_number_of_cores(images, tmp_path, threads
 @pytest.mark.parametrize(("gpu", "size"), [("cuda", 128), ("mps", 32)])
 def test_a_gpu_is_given_large_batches_in_order(images, gpu, size):
     sizes, dataset, paths = [], loader_of(images).dataset, [images[i][0] for i in [7, 0, 3, *range(9)]]
-    found = transfer.compute(lambda batch: sizes.append(len(batch)) or batch, dataset, paths, torch.device(gpu))
+    found = transfer.compute(lambda batch: sizes.append(len(batch)) or batch, dataset, [paths], torch.device(gpu))
     digests, features = zip(*found, strict=True)
     expected = [dataset[i][0] for i in [7, 0, 3, *range(9)]]
     assert torch.equal(torch.cat(features), torch.stack(expected))
