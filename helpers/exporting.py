@@ -24,7 +24,7 @@ from .data import load_image
 from .downloads import fetch, find_archive, tell_if_not_published
 from .explaining import linear_parts, logit_maps, pool_of
 from .runs import Run, answers_to, ask, transform_of
-from .settings import DOWNLOADS, BadArgument, CourseError, best_device, environment, first_line, format_table
+from .settings import DOWNLOADS, BadArgument, CourseError, best_device, first_line, format_table
 from .training import exact_convolutions
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -37,10 +37,10 @@ RUNTIME_FILES = {
 }
 
 
-def export(run: Run, images: list[Path], *, report=print) -> bytes:
+def export(run: Run, images: list[Path]) -> bytes:
     """The run as the content of an ONNX file; raises CourseError if torch says otherwise about one of these images."""
     content = to_onnx(run)
-    report(compare_with_torch(content, run, images))
+    print(compare_with_torch(content, run, images))
     return content
 
 
@@ -126,16 +126,12 @@ def to_onnx(run: Run) -> bytes:
     except Exception as error:  # of many classes
         raise CourseError(why_not(error)) from error
     file = program.model_proto
-    onnx.helper.set_model_props(file, {key: json.dumps(value) for key, value in facts(run).items()})
+    facts = {key: run.about.get(key) for key in ("classes", "network", "image_size", "temperature", "data")}
+    facts["refused_above"] = run.strangeness and run.strangeness.threshold.item()
+    facts["course"] = next((one.version for one in distributions(name="transfer-learning-course")), "not installed")
+    facts["torch"] = torch.__version__
+    onnx.helper.set_model_props(file, {key: json.dumps(value) for key, value in facts.items()})
     return file.SerializeToString()
-
-
-def facts(run: Run) -> dict:
-    """What the file's metadata say, each as JSON."""
-    course = next((found.version for found in distributions(name="transfer-learning-course")), "not installed")
-    kept = {key: run.about.get(key) for key in ("classes", "network", "image_size", "temperature", "data")}
-    threshold = run.strangeness and run.strangeness.threshold.item()
-    return kept | {"refused_above": threshold, "course": course, "torch": environment()["torch"]}
 
 
 def why_not(error: BaseException) -> str:
