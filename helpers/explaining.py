@@ -90,7 +90,7 @@ def look_inside(model: nn.Module, images: Tensor, register: Callable) -> tuple[T
         return seen[-1].clone()
 
     with register(hook), placed(model) as device:
-        logits = model.eval()(images.to(device))
+        logits = model(images.to(device))
     return seen[-1], logits
 
 
@@ -116,7 +116,6 @@ def trial(model, images: Tensor, maps: Tensor, classes: Tensor, *, fill: str, in
     ranks = maps.flatten(1).argsort(1, descending=True).argsort(1).view_as(maps)[:, None]
     filled, curve = FILLS[fill](images), []
     with placed(model) as device:
-        model.eval()
         for step in range(steps + 1):
             chosen = F.interpolate((ranks < maps[0].numel() * step / steps).float(), size=images.shape[-2:]) > 0
             answers = model(torch.where(chosen == insert, images, filled).to(device)).softmax(1).to(images.device)

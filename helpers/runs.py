@@ -408,7 +408,6 @@ def ask(
             return error
 
     with placed(model) as device, closing(stream(load, paths, cores())) as loaded:
-        model.eval()
         for batch in BatchSampler(zip(paths, loaded, strict=True), 32, drop_last=False):
             images = [image for _, image in batch if not isinstance(image, CourseError)]
             answers = iter([])

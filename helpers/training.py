@@ -72,7 +72,6 @@ def evaluate(
     """Show the model every image once, in eval mode, without gradients; CourseError if the loader leaves images out."""
     device, batches = device or best_device(), []
     with own_randomness(loader), placed(model, device), torch.inference_mode(), autocast(device, precision):
-        model.eval()
         for images, labels in dealt(loader):
             batches.append((at_least_float32(model(to_device(images, device))).cpu(), labels))
     batches = collected(batches)
@@ -100,13 +99,13 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def placed(model: nn.Module, device: torch.device | None = None) -> Iterator[torch.device]:
-    """The model is on the device for a while; then where and how it was in memory, each layer in the mode it had."""
+    """The model on the device, in eval mode, for a while; then where and how it was, each layer in the mode it had."""
     device = device or best_device()
     parameters, modes = list(model.parameters()), {layer: layer.training for layer in model.modules()}
     home = parameters[0].device if parameters else device
     contiguous = all(parameter.is_contiguous() for parameter in parameters)
     try:
-        model.to(device, memory_format=torch.channels_last)
+        model.eval().to(device, memory_format=torch.channels_last)
         yield device
     finally:
         model.to(home, memory_format=torch.contiguous_format if contiguous else torch.preserve_format)

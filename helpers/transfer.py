@@ -183,7 +183,6 @@ def extract_features(
     digests = [dataset.digests.get(path) or digest_of(read(path)) for path, _ in dataset.images]
     through = Halving(partial(forward, base, views=views, precision=precision, device=device), report)
     with own_randomness(), placed(base, device):
-        base.eval()
         example = example_of(through, dataset)
         key = store_key(base, dataset, views, precision, device, example)
         store = Store(folder / f"{key}.features", example, half=precision != "float32")
