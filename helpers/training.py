@@ -498,15 +498,7 @@ def epoch_line(row: dict, epochs: int) -> str:
 
 
 def find_learning_rate(
-    model: nn.Module,
-    loader: DataLoader,
-    *,
-    lowest: float = 1e-6,
-    highest: float = 1.0,
-    steps: int = 60,
-    seed: int = 0,
-    device: torch.device | None = None,
-    precision: str = "fast",
+    model: nn.Module, loader: DataLoader, *, lowest=1e-6, highest=1.0, steps=60, seed=0, device=None, precision="fast"
 ) -> tuple[list[float], list[float]]:
     """Growing rates at which a copy learns from batch after batch, and the loss before each step (arXiv:1506.01186)."""
     if not 0 < lowest < highest or steps < 2:
