@@ -227,10 +227,9 @@ def read_weights(name: str, weights: str | Path) -> tuple[Path, dict[str, Tensor
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes the unpickler stumble anywhere
-        raise BadArgument(
-            f"{file} can't be read as a weights file: it is damaged, cut short, or holds something else "
-            f"than tensors ({first_line(error)}). Fetch it again, or save the model's state_dict() in it."
-        ) from error
+        cause = f"it is damaged, cut short, or holds something else than tensors ({first_line(error)})"
+        advice = "Fetch it again, or save the model's state_dict() in it."
+        raise BadArgument(f"{file} can't be read as a weights file: {cause}. {advice}") from error
     state = unwrap(state)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadArgument(f"{file} holds no state dict: it should map names of parameters to tensors.")
@@ -520,10 +519,8 @@ def check_freezing(model: nn.Module) -> None:
             raise BadArgument(f"{name}.require_grad was set, and does nothing. The name is requires_grad, with an s.")
     for name, layer in model.named_modules():
         if "requires_grad" in vars(layer):
-            raise BadArgument(
-                f"{name}.requires_grad was set on a module, and does nothing. "
-                f"Use {name}.requires_grad_({layer.requires_grad})."
-            )
+            advice = f"Use {name}.requires_grad_({layer.requires_grad})."
+            raise BadArgument(f"{name}.requires_grad was set on a module, and does nothing. {advice}")
         if isinstance(layer, BATCH_NORM) and layer.affine and not layer.weight.requires_grad and not is_frozen(layer):
             raise BadArgument(
                 f"{name} has no gradients, but its batch-norm statistics would drift. Use helpers.models.freeze."

@@ -104,10 +104,8 @@ def as_setting_or_folder(text: str) -> str:
     name = os.path.expanduser(text.strip().strip("'\""))  # as text: Path would make "photos" of "./photos"
     folder = Path(name)
     if name in SETTINGS and folder.is_dir() and not folder.resolve().is_relative_to(SAMPLE):
-        raise BadArgument(
-            f"{name!r} is a setting, and there is a folder {folder.resolve()} too. "
-            f"Write ./{name} for the folder, or rename it to use the setting."
-        )
+        advice = f"Write ./{name} for the folder, or rename it to use the setting."
+        raise BadArgument(f"{name!r} is a setting, and there is a folder {folder.resolve()} too. {advice}")
     if name in SETTINGS or (name.lower() in SETTINGS and not folder.is_dir()):
         return name.lower()
     if name and folder.is_dir():

@@ -459,10 +459,8 @@ def make_optimizer(model: nn.Module, name: str, learning_rate: float | list[dict
     groups = [dict(group) for group in learning_rate]  # copies, because a schedule writes its rates into them
     grouped = {id(parameter) for group in groups for parameter in group["params"]}
     if left_out := [name for name, parameter in learning.items() if id(parameter) not in grouped]:
-        raise BadArgument(
-            f"No learning rate for {len(left_out)} tensors that are not frozen, first {left_out[0]}. "
-            "Make the groups of learning rates after you unfreeze."
-        )
+        advice = "Make the groups of learning rates after you unfreeze."
+        raise BadArgument(f"No learning rate for {len(left_out)} tensors, first {left_out[0]}. {advice}")
     return OPTIMIZERS[name](groups, weight_decay=weight_decay)
 
 

@@ -198,10 +198,8 @@ def extract_features(
                 gather(None)  # the others open the file only now that it is whole
                 stored, row_of = store.rows()
         except OSError as error:
-            raise CourseError(
-                f"Could not keep features in {folder} ({first_line(error)}). Make room there, or name another folder "
-                "in COURSE_CACHE."
-            ) from error
+            advice = "Make room there, or name another folder in COURSE_CACHE."
+            raise CourseError(f"Could not keep features in {folder} ({first_line(error)}). {advice}") from error
     if digests and not store.file.exists():
         raise CourseError(f"{folder} is not on a disk that all machines share. Name one that is in COURSE_CACHE.")
     if changed := [path for digest, path in path_of.items() if digest not in row_of]:
