@@ -74,9 +74,7 @@ SETTINGS = {
 ENLARGED = {"squeezenet1_1": 8 / 7, "timm:tf_efficientnet_lite0": 8 / 7}
 
 
-def choose_setting(
-    name: str | None = None, *, backbone: str | None = None, weights: str | None = None, precision: str = "fast"
-) -> Setting:
+def choose_setting(name: str | None = None, *, backbone=None, weights=None, precision="fast") -> Setting:
     """The setting, or your own folder: `name`, else COURSE_SETTING, else photos with a CUDA card, sample without one.
 
     `backbone` and `weights` override the setting's pretrained network, else COURSE_BACKBONE and COURSE_WEIGHTS do.

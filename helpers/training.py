@@ -66,9 +66,7 @@ class Evaluation:
         return f"accuracy {self.accuracy:.3f}, log loss {self.log_loss:.3f} on {len(self.labels)} images"
 
 
-def evaluate(
-    model: nn.Module, loader: DataLoader, *, device: torch.device | None = None, precision: str = "fast"
-) -> Evaluation:
+def evaluate(model: nn.Module, loader: DataLoader, *, device=None, precision="fast") -> Evaluation:
     """Show the model every image once, in eval mode, without gradients; CourseError if the loader leaves images out."""
     device, batches = device or best_device(), []
     with own_randomness(loader), placed(model, device), torch.inference_mode(), autocast(device, precision):
