@@ -99,8 +99,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders or patterns such as '*.jpg'")
     to_predict.add_argument("--never-refuse", action="store_true", help="name a class for images unlike all known ones")
     form = to_predict.add_mutually_exclusive_group()
-    for name, what in {"json": "a JSON object for each image, one a line", "csv": "a table with a header"}.items():
-        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=f"print {what}")
+    form.add_argument("--json", action="store_true", help="print a JSON object for each image, one a line")
+    form.add_argument("--csv", action="store_true", help="print a table with a header")
     for command in (to_evaluate, to_export, to_page):
         settings = "sample|photos|photos-full|DIR"
         command.add_argument("--data", metavar=settings, help="default: the setting that it learned from")
@@ -199,15 +199,15 @@ def predict_command(options: argparse.Namespace) -> int:
     quiet = len(paths) < 1000 or (sys.stdout is not None and sys.stdout.isatty())
     header = ("path", "class", "probability", "strangeness", "refused", "error")
     table = csv.DictWriter(sys.stdout or io.StringIO(), header, lineterminator="\n")
-    if options.form == "csv":
+    if options.csv:
         table.writeheader()
     for path, answer in tqdm(answers, "predict", len(paths), unit=" images", delay=2, disable=quiet):
         failed = isinstance(answer, CourseError)
         status = complain(answer, status=1) if failed else status
         row = {"path": str(path), **({"error": first_line(answer)} if failed else answer.columns())}
-        if options.form == "json":
+        if options.json:
             print(json.dumps(row))
-        elif options.form == "csv":
+        elif options.csv:
             table.writerow({key: printable(value) for key, value in row.items()})
         elif not failed:
             say(path, answer, f"{answer.probability:.3f}")
