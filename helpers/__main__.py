@@ -23,7 +23,6 @@ from .evaluating import as_text
 from .explaining import evidence, pool_of
 from .exporting import check_packages, export, page_files, write_page
 from .models import BACKBONES
-from .plots import Plot, image_grid, label, learning_curves, overlay
 from .runs import RECIPES, compare, evaluate_run, is_finished, load_model, predict_all, read_run, transform_of
 from .settings import PRECISIONS, SETTINGS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
@@ -154,6 +153,8 @@ def prepare(options: argparse.Namespace, default: str):
 
 def compare_command(options: argparse.Namespace) -> None:
     """Train a CNN from scratch and a pretrained network, side by side."""
+    from .plots import learning_curves  # here, because only who draws needs matplotlib, which takes a while to load
+
     setting, splits, folder = prepare(options, "compare")
     runs = compare(splits, setting, seed=options.seed, folder=folder)
     if rank() > 0:
@@ -164,7 +165,7 @@ def compare_command(options: argparse.Namespace) -> None:
     say(f"written: {folder / 'comparison.png'}, {folder / 'comparison.json'}")
 
 
-def write_figure(figure: Plot, file: Path) -> None:
+def write_figure(figure, file: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=150)
@@ -216,6 +217,8 @@ def predict_command(options: argparse.Namespace) -> int:
 
 def explain_command(options: argparse.Namespace) -> int:
     """Show which places of images speak for the class that a model names."""
+    from .plots import image_grid, label, overlay
+
     model, about = load_model(options.run)
     pool_of(model)  # a network of which nothing can be shown is refused before anything is written
     paths, transform, seen, status = [*image_files(options.images)], transform_of(about), Counter(), 0

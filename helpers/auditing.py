@@ -59,7 +59,7 @@ TINY = 32  # pixels; five halvings, as in VGG16, leave nothing of a shorter side
 SIDE = 32  # pixels of the thumbnails that are compared
 DRAFT = 40  # pixels of the draft that they are made of; at fewer, fewer trimmed copies are recognised
 WAVES = 20  # per direction: finer ones hardly survive an alteration
-FAINT = 0.4  # of 255: waves no stronger than this may stem from rounding
+FAINT = 0.4  # of 255: weaker waves may stem from rounding
 SIMILAR = 0.7  # the correlation of two thumbnails' waves from which they count as one image
 SPLIT_ORDER = ["test", "validation", "train", ""]  # of two copies the later is named, which is the one to drop
 
@@ -204,11 +204,11 @@ def look_at(path: Path) -> Look:
         return Look(path, [Finding(kind, path, why_unreadable(path, content, error.__cause__ or error))])
     except CourseError as error:
         return Look(path, [Finding("no access", path, why_no_access(error.__cause__ or error))])
-    brightest = max(high for _, high in upright.getextrema())
-    if brightest < DARK:
+    grey = upright.convert("L")
+    # The three colours take longer to look through, and no grey is brighter than the brightest of them.
+    if grey.getextrema()[1] < DARK and (brightest := max(high for _, high in upright.getextrema())) < DARK:
         oddities.append(("dark", f"its brightest value is {brightest} of 255"))
-    # Shades of grey, 8 bits, row by row.
-    thumbnail = upright.convert("L").resize((SIDE, SIDE)).tobytes()
+    thumbnail = grey.resize((SIDE, SIDE)).tobytes()  # 8 bits a pixel, row by row
     findings = [Finding(kind, path, detail) for kind, detail in oddities]
     return Look(path, findings, thumbnail, digest_of(content), jfif)
 
@@ -314,7 +314,7 @@ def standardize_waves(thumbnails: list[bytes]) -> ndarray:
     cosines = numpy.cos(numpy.pi / SIDE * numpy.outer(numpy.arange(1, WAVES), numpy.arange(SIDE) + 0.5))
     cosines = (cosines * (2 / SIDE) ** 0.5).astype(numpy.float32)
     waves = (cosines @ pixels @ cosines.T).reshape(len(pixels), -1)
-    waves[numpy.median(abs(waves), axis=1) < FAINT] = 0  # hardly any detail is hardly any evidence
+    waves[(abs(waves) < FAINT).mean(axis=1) > 0.5] = 0  # hardly any detail is hardly any evidence
     # The fourth root: two images may share a few strong waves by chance, but not hundreds of all strengths.
     waves = numpy.sign(waves) * abs(waves) ** 0.25
     return waves / numpy.maximum(numpy.linalg.norm(waves, axis=1, keepdims=True), 1)

@@ -552,6 +552,12 @@ def test_values_that_fill_only_a_part_of_their_range_are_said(tmp_path, white, d
     assert [finding.kind for finding in helpers.audit(tmp_path).findings] == ["dark"] * dark + ["converted"]
 
 
+def test_one_bright_colour_is_not_dark_whatever_its_grey(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (64, 64), (0, 0, 200)).save(tmp_path / "a" / "blue.png")  # 23 in grey
+    assert helpers.audit(tmp_path).findings == []
+
+
 @pytest.mark.parametrize(
     ("format_", "name", "reader"), [("HEIF", "x.heic", "pillow-heif"), ("AVIF", "x.avif", "a newer Pillow")]
 )

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.figure
 import pytest
@@ -117,6 +119,15 @@ def test_the_seed_and_the_precision_go_everywhere(images, slim, tmp_path, monkey
         assert run("train", name, "--data", images, "--weights", slim, "--precision", "float32", "--seed", 3) == 0
         alone = load_run(tmp_path / "here" / "runs" / name).summary
         assert alone["test_log_loss"] == told[3]["models"][name]["test_log_loss"]
+
+
+def test_only_who_draws_waits_for_matplotlib():
+    """Read from the sources, since a fresh Python that imports the package takes seconds."""
+    for file in Path(command_line.__file__).parent.glob("*.py"):
+        at_once = re.findall(
+            r"^(?:from|import) .*(?:plots|matplotlib).*", file.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        assert file.stem == "plots" or not at_once
 
 
 def test_the_numbers_are_on_the_disk_before_the_figure_is_drawn(images, slim, tmp_path, capsys, monkeypatch):
