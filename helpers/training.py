@@ -233,6 +233,7 @@ def fit(
     `learning_rate`: one for all, or groups of parameters with a rate each, as `learning_rates_by_block` makes them.
     `seed`: of the order of the images, augmentation and dropout; torch's own random numbers are left alone.
     `checkpoint`: kept after each epoch, and where the training goes on if there is one already.
+    Raises BadArgument for a wrong option or a freezing mistake, CourseError if a loss is no longer a finite number.
     """
     check_options(model, train_loader, epochs)
     device = device or best_device()

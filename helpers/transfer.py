@@ -175,6 +175,7 @@ def extract_features(
 
     An image is found again by its content, and not computed again; what another base, size, view, precision, device
     or version computes is stored apart. What a run that was stopped has computed counts; a second process waits.
+    Raises BadArgument for a wrong option or a dataset that augments, CourseError if the disk can't be written.
     """
     dataset, folder = images.dataset if isinstance(images, DataLoader) else images, folder or FEATURES
     check_images(dataset, views)
