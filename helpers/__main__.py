@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .auditing import audit
 from .data import Splits, list_files, load_image, load_splits
 from .distributed import agree, group, rank, world
-from .downloads import check_writable, write_whole
+from .downloads import check_new_file, check_writable, write_whole
 from .evaluating import as_text
 from .explaining import evidence, pool_of
 from .exporting import check_packages, export, page_files, write_page
@@ -305,13 +305,6 @@ def audit_command(options: argparse.Namespace) -> None:
     if options.out:
         report.save(options.out)
         say(f"written: {options.out}")
-
-
-def check_new_file(file: Path) -> None:
-    """Raise BadArgument if the file can't be written, before any work is done for it."""
-    if file.is_dir():
-        raise BadArgument(f"{file} is a folder; --out takes the name of a file.")
-    check_writable(file.parent)
 
 
 if __name__ == "__main__":

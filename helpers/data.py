@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, get_worker_info
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from .distributed import collected, cores, first_here, rank, world
+from .distributed import collected, cores, rank, world
 from .downloads import fetch, find_archive, unpack
 from .settings import DOWNLOADS, SAMPLE, BadArgument, CourseError, Setting, first_line, format_table, printable
 
@@ -134,11 +134,10 @@ def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
     published, urls = {"size": archive.size, "sha256": archive.sha256}, [archive.url, *archive.mirrors]
     file_name = Path(archive.url).name
     needed = [f"{archive.folder}/{name}" for name in archive.splits.values()] or [archive.folder]
-    with first_here():
-        file = find_archive(file_name) or fetch(urls, DOWNLOADS / file_name, **published)
-        # The size in the folder's name keeps two archives of one name apart.
-        target = DOWNLOADS / f"{file.stem}-{file.stat().st_size}"
-        folder = unpack(file, target, folders=needed, **published) / archive.folder
+    file = find_archive(file_name) or fetch(urls, DOWNLOADS / file_name, **published)
+    # The size in the folder's name keeps two archives of one name apart.
+    target = DOWNLOADS / f"{file.stem}-{file.stat().st_size}"
+    folder = unpack(file, target, folders=needed, **published) / archive.folder
     parts = {split: folder / name for split, name in archive.splits.items()}
     return read_folder(folder, parts, name=setting.name, seed=seed)
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from datetime import timedelta
 from itertools import zip_longest
 
@@ -20,8 +20,7 @@ alone = ContextVar("alone", default=False)  # while rank 0 does something for al
 
 def world() -> int:
     """How many processes work together here; 1 where torchrun started none."""
-    together = dist.is_available() and dist.is_initialized() and not alone.get()
-    return dist.get_world_size() if together else 1
+    return dist.get_world_size() if dist.is_initialized() and not alone.get() else 1
 
 
 def rank() -> int:
@@ -57,9 +56,8 @@ def group() -> Iterator[None]:
                 yield
     except BaseException as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends what is left, but first somebody must tell why
-        if (said := spoken(store, error)) is error:
-            raise
-        raise said from error
+        speak(store, error)
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -75,23 +73,25 @@ def check_places() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def spoken(store: dist.Store, error: BaseException) -> BaseException:
-    """The error, if no other process has spoken yet, else a silent end. Of a process that died, another one tells."""
+def speak(store: dist.Store, error: BaseException) -> None:
+    """Raise a silent end, unless this process is the first to tell its error. Of one that died, another one tells."""
     if isinstance(error, SystemExit) and not error.code:
-        return error
+        return
+    dead, who = [], "The processes were ended from outside"
     try:
         store.set(f"left {rank()}", "")
         if store.add("spoken", 1) > 1:
-            return SystemExit(1)
+            raise SystemExit(1)
         if not isinstance(error, SystemExit | dist.DistError) and "gloo" not in str(error):
-            return error
+            return
         end = time.monotonic() + 5
         while (dead := [r for r in range(world()) if not store.check([f"left {r}"])]) and time.monotonic() < end:
             time.sleep(0.1)
-        who = f"Process {', '.join(map(str, dead))} died" if dead else "The processes were ended from outside"
-    except dist.DistError:  # not torchrun keeps the store, but rank 0, and it has gone
+    except dist.DistError:  # who kept the store has gone: rank 0, or the torchrun of its machine
         who = "Another process died"
-    return CourseError(f"{who}, so all {world()} ended. What is in checkpoints is safe: run again with --resume.")
+    if dead:
+        who = f"Process {', '.join(map(str, dead))} died"
+    raise CourseError(f"{who}, so all {world()} ended. What is in checkpoints is safe: run again with --resume.")
 
 
 def gather(item) -> list:
@@ -106,11 +106,11 @@ def once(work: Callable):
     """What `work` returns: rank 0 does it alone and tells the others, who wait."""
     if world() == 1:
         return work()
-    box, token = [None], alone.set(True)
-    try:
-        box = [work() if dist.get_rank() == 0 else None]
-    finally:
-        alone.reset(token)
+    box = [None]
+    if rank() == 0:
+        context = copy_context()
+        context.run(alone.set, True)
+        box = [context.run(work)]
     dist.broadcast_object_list(box)
     return box[0]
 
@@ -120,28 +120,10 @@ def collected(items: list) -> list:
     return [item for turn in zip_longest(*gather(items)) for item in turn if item is not None]
 
 
-def in_turn(items: Iterator, count: int) -> Iterator:
-    """On rank 0 the `count` items of all ranks, as they were dealt out, one from each at a time; the others give."""
-    for _ in range(0, count, world()):
-        found = gather(next(items, None))
-        yield from (item for item in found if item is not None and rank() == 0)
-
-
-@contextmanager
-def first_here() -> Iterator[None]:
-    """One process of each machine does this before the others, which then find it done: a download, for example."""
-    waits = int(os.environ.get("LOCAL_RANK", 0)) > 0
-    if waits:
-        gather(None)
-    yield
-    if not waits:
-        gather(None)
-
-
 def agree(**facts) -> None:
     """Raise BadArgument, naming it, if one of these differs between processes."""
-    first, *others = gather(facts)
-    for other, theirs in enumerate(others, start=1):
-        for name in first:
-            if first[name] != theirs[name]:
-                raise BadArgument(f"{name} is {first[name]} in process 0 and {theirs[name]} in process {other}.")
+    for name, fact in facts.items():
+        first, *others = gather(fact)
+        for other, theirs in enumerate(others, start=1):
+            if theirs != first:
+                raise BadArgument(f"{name} is {first} in process 0 and {theirs} in process {other}.")

@@ -298,7 +298,15 @@ def check_writable(folder: Path) -> None:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise BadArgument(f"Can't write into {folder} ({first_line(error)}). Choose another folder.") from error
+        cause = error.strerror or first_line(error)
+        raise BadArgument(f"Can't write into {folder} ({cause}). Choose another folder.") from error
+
+
+def check_new_file(file: Path) -> None:
+    """Make the folder of a file; raises BadArgument if it can't be written there, before any work is done for it."""
+    if file.is_dir():
+        raise BadArgument(f"{file} is a folder, and a file is to be written there. Rename it, or choose another --out.")
+    check_writable(file.parent)
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -18,8 +18,8 @@ from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from .data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, Splits, digest_of, load_image, make_loaders, read, stream
-from .distributed import cores, first_here, once, rank
-from .downloads import check_writable, write_whole
+from .distributed import cores, once, rank
+from .downloads import check_new_file, check_writable, write_whole
 from .evaluating import Strangeness, as_html, fit_temperature, learn_strangeness, measure, soften
 from .models import (
     HEADS,
@@ -40,7 +40,7 @@ from .models import (
 )
 from .settings import BadArgument, CourseError, Setting, Stopped, environment, format_table, short
 from .training import Checkpoint, Evaluation, History, evaluate, fit, learning_rates_by_block, own_randomness, placed
-from .transfer import PLAIN, TRANSFER_RECIPES, TransferRecipe, feature_loaders, look, standardize
+from .transfer import PLAIN, TRANSFER_RECIPES, VIEWS, TransferRecipe, feature_loaders, look, standardize
 
 RUN_FILE, CHECKPOINT_FILE = "model.safetensors", "checkpoint.pt"
 OLD_RUN = (RUN_FILE, CHECKPOINT_FILE, "run.json")  # the last is of the course's first version
@@ -93,12 +93,14 @@ def train_scratch(
     """
     with own_randomness(seed=seed):  # the random start of the weights
         model = SmallCNN(len(splits.classes))
-    make_ready(folder, old=() if resume else OLD_RUN)
-    options = {"epochs": setting.scratch_epochs, **SCRATCH_RECIPE, "precision": setting.precision, "report": report}
-    loaders = make_loaders(splits, setting.scratch_size, passes=setting.scratch_passes)
+    options = {"epochs": setting.scratch_epochs, "precision": setting.precision}
     about = about_scratch(splits, setting, seed=seed)
+    checkpoint = checkpoint_in(folder, resume, about, splits=splits, recipe="scratch", **options)
+    make_ready(folder, OLD_RUN, resume=resume)
+    options |= {**SCRATCH_RECIPE, "report": report}
+    loaders = make_loaders(splits, setting.scratch_size, passes=setting.scratch_passes)
     # Once, on rank 0: batch normalisation must see whole batches, and the network is small.
-    return once(lambda: train(model, about, loaders, options, folder=folder, resume=resume))
+    return once(lambda: train(model, about, loaders, options, folder=folder, checkpoint=checkpoint))
 
 
 def train_transfer(
@@ -114,19 +116,21 @@ def train_transfer(
 ) -> Run:
     """Freeze a pretrained backbone, compute its features once, and train a new head on them, as lesson 02 does."""
     recipe = recipe or TRANSFER_RECIPES[setting.backbone]
-    with first_here(), own_randomness(seed=seed):  # the random start of the new layer
+    options = {"epochs": setting.transfer_epochs, "precision": setting.precision}
+    about = about_transfer(splits, setting, recipe, seed=seed) | {"balanced": balanced, "views": list(recipe.views)}
+    checkpoint = checkpoint_in(folder, resume, about, splits=splits, recipe="transfer", **options)
+    with own_randomness(seed=seed):  # the random start of the new layer
         model = HEADS[recipe.head](load_backbone(setting.backbone, setting.weights), len(splits.classes))
     base, head = split_model(freeze_base_layers(model))
     # Only now, when the weights were found to fit: a wrong argument changes nothing.
-    make_ready(folder, old=() if resume else OLD_RUN)
-    start, options = time.perf_counter(), {"precision": setting.precision, "report": report}
-    loaders = feature_loaders(base, splits, setting.transfer_size, recipe, balanced=balanced, **options)
+    make_ready(folder, OLD_RUN, resume=resume)
+    start, more = time.perf_counter(), {"balanced": balanced, "precision": setting.precision, "report": report}
+    loaders = feature_loaders(base, splits, setting.transfer_size, recipe, **more)
     standardize(head, loaders[0].dataset)
     seconds = time.perf_counter() - start
     report(f"features of all images  ({seconds:.1f} s)")
-    options |= {"epochs": setting.transfer_epochs, "learning_rate": recipe.learning_rate}
-    about = about_transfer(splits, setting, recipe, seed=seed) | {"balanced": balanced}
-    more = {"head": head, "seconds_before": seconds, "folder": folder, "resume": resume}
+    options |= {"learning_rate": recipe.learning_rate, "report": report}
+    more = {"head": head, "seconds_before": seconds, "folder": folder, "checkpoint": checkpoint}
     return once(lambda: train(model, about, loaders, options, **more))
 
 
@@ -134,25 +138,26 @@ def train_fine_tune(
     splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print, resume: bool | None = None
 ) -> Run:
     """Train a head on the frozen base, then all blocks with it, each at its own rate, as lesson 04 does."""
-    check_network(setting)
-    make_ready(folder, old=() if resume else OLD_RUN)
     recipe = replace(TRANSFER_RECIPES[setting.backbone], test_views=PLAIN)
+    about = about_transfer(splits, setting, recipe, seed=seed) | {"training": "fine-tuned"}
+    options = {"epochs": FINE_TUNING_EPOCHS, "precision": setting.precision}
+    checkpoint = checkpoint_in(folder, resume, about, splits=splits, recipe="fine-tune", **options)
+    check_network(setting)
+    make_ready(folder, OLD_RUN, resume=resume)
     run = train_transfer(splits, setting, recipe=recipe, seed=seed, report=report)
     if run.history.stopped:
         raise Stopped("Stopped before the fine-tuning began.")
     model = freeze_batch_norm(unfreeze(run.model, len(blocks(run.model))))
     rate = FINE_TUNING_RATES.get(setting.name, FINE_TUNING_RATES["photos"])
-    options = {"epochs": FINE_TUNING_EPOCHS, "learning_rate": learning_rates_by_block(model, head=rate, factor=0.5)}
-    options |= {"precision": setting.precision, "report": report}
+    options |= {"learning_rate": learning_rates_by_block(model, head=rate, factor=0.5), "report": report}
     loaders = make_loaders(splits, setting.transfer_size, by_image=True, mean=recipe.mean, std=recipe.std)
-    about = about_transfer(splits, setting, recipe, seed=seed) | {"training": "fine-tuned"}
-    return train(model, about, loaders, options, folder=folder, resume=resume, seconds_before=run.history.seconds)
+    more = {"seconds_before": run.history.seconds, "folder": folder, "checkpoint": checkpoint}
+    return train(model, about, loaders, options, **more)
 
 
 def check_network(setting: Setting) -> None:
     """Raise BadArgument for a wrong backbone or weights file: before any training, and before a folder changes."""
-    with first_here():
-        load_backbone(setting.backbone, setting.weights)
+    load_backbone(setting.backbone, setting.weights)
 
 
 def about_scratch(splits: Splits, setting: Setting, *, seed: int = 0) -> dict:
@@ -181,15 +186,24 @@ def about_pretrained(setting: Setting) -> dict:
     return {"classes": classes, "image_size": setting.transfer_size, "mean": recipe.mean, "std": recipe.std}
 
 
-def train(model, about: dict, loaders, options, *, folder, resume, head=None, seconds_before=0.0) -> Run:
+def checkpoint_in(
+    folder: Path | None, resume: bool | None, about: dict, *, splits: Splits, **options
+) -> Checkpoint | None:
+    """Where a training is kept, None for nowhere; raises BadArgument if it can't go on from what is there."""
+    if not folder or resume is None:
+        return None
+    same = {"checkpoint": 2, "torch": str(torch.__version__), **options}  # what differs first is what a user is told
+    same |= {"seed": about["seed"], "number of images": [*splits.sizes.values()]}
+    checkpoint = Checkpoint(folder / CHECKPOINT_FILE, same | about)
+    if resume and rank() == 0:
+        checkpoint.read()  # now, before any long work
+    return checkpoint
+
+
+def train(model, about: dict, loaders, options, *, folder, checkpoint, head=None, seconds_before=0.0) -> Run:
     """Fit the model, or only its head on loaders of features; keep the best epoch, test once, save the run."""
     train_loader, validation_loader, test_loader = loaders
-    learner, checkpoint = head or model, None
-    if folder and resume is not None:
-        same = {"checkpoint": 1, "torch": str(torch.__version__), "precision": options["precision"]}
-        same |= {"seed": about["seed"], "epochs": options["epochs"]}  # what differs first is what a user is told
-        same |= {"number of images": [len(loader.dataset) for loader in loaders]}
-        checkpoint = Checkpoint(folder / CHECKPOINT_FILE, same | about)
+    learner = head or model
     history = fit(learner, train_loader, validation_loader, seed=about["seed"], checkpoint=checkpoint, **options)
     history.seconds_before = seconds_before
     validation, test = (
@@ -213,7 +227,8 @@ COMPARED = ("scratch", "transfer")
 def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print) -> dict[str, Run]:
     """Both recipes on the same images: {"scratch": Run, "transfer": Run}; with `folder` also comparison.json there."""
     check_network(setting)
-    make_ready(folder, old=("comparison.json", "comparison.png", *(f"{name}/{RUN_FILE}" for name in COMPARED)))
+    old_runs = [f"{name}/{file}" for name in COMPARED for file in OLD_RUN]
+    make_ready(folder, ["comparison.json", "comparison.png", *old_runs])
     runs = {}
     for name in COMPARED:
         report(f"{name}:")
@@ -252,12 +267,15 @@ def comparison_table(runs: dict[str, Run]) -> str:
 # ----------------------------------------------------------------------------------- on the disk
 
 
-def make_ready(folder: Path | None, *, old: Iterable[str]) -> None:
-    """Make the folder, if there shall be one, and take out old results, which don't belong to a new run."""
+def make_ready(folder: Path | None, names: Iterable[str], *, resume: bool | None = False) -> None:
+    """Make room in the folder, if there shall be one, for new files; old ones belong only to a run that goes on."""
     if folder and rank() == 0:
         check_writable(folder)
-        for name in old:
-            (folder / name).unlink(missing_ok=True)
+        files = [file for name in names if (file := folder / name).parent.is_dir()]
+        for file in files:
+            check_new_file(file)
+        for file in [] if resume else files:
+            file.unlink(missing_ok=True)
         for part in folder.glob(".*.part"):  # of a file that a killed process was writing
             part.unlink()
 
@@ -292,7 +310,7 @@ def load_run(folder: Path, splits: Splits | None = None) -> Run:
 
 def is_finished(folder: Path, splits: Splits, **wanted) -> bool:
     """True for the folder of a run that needs no resuming; raises BadArgument if it is another one than `wanted`."""
-    if not (folder / RUN_FILE).exists() or (folder / CHECKPOINT_FILE).exists():
+    if not (folder / RUN_FILE).is_file() or (folder / CHECKPOINT_FILE).exists():
         return False
     about = load_run(folder, splits).about
     for name, ours in wanted.items():
@@ -321,6 +339,10 @@ def read_run(folder: Path) -> Run:
             raise KeyError
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise refused from error
+    for name, value in about.items():
+        if not is_possible(name, value):
+            what = f"{name} is {value!s:.50}"
+            raise BadArgument(f"{file} is no run of this course, or was changed by hand: {what}. Train it again.")
     if pretrained:
         check_backbone(about["network"])  # which an older torchvision or timm may lack
     elif "classifier.3.weight" in state:  # SmallCNN, when it took averages alone
@@ -329,6 +351,27 @@ def read_run(folder: Path) -> Run:
     if fingerprint(model) != saved.get("fingerprint") or (own and fingerprint(strangeness) != saved.get("strangeness")):
         raise refused
     return Run(model, about, history, summary=summary, strangeness=strangeness)
+
+
+POSSIBLE = {  # what a run may say about itself
+    **dict.fromkeys(("network", "data", "splits"), lambda text: type(text) is str),
+    **dict.fromkeys(("classes", "seen"), lambda texts: type(texts) is list and {*map(type, texts)} == {str}),
+    "seed": lambda seed: type(seed) is int,
+    "image_size": lambda size: type(size) is int and 0 < size < 10_000,
+    "mean": lambda means: len(means) == 3 and all(abs(mean) < 1e6 for mean in means),
+    "std": lambda deviations: len(deviations) == 3 and all(0 < deviation < 1e6 for deviation in deviations),
+    "head": lambda name: name in HEADS,
+    "test_views": lambda views: len(views) > 0 and {*views} <= {*VIEWS},
+    "temperature": lambda temperature: 0 < temperature < 1e6,
+}
+
+
+def is_possible(name: str, value: object) -> bool:
+    """False for what would only later, where it is used, turn out to be nonsense."""
+    try:
+        return name not in POSSIBLE or POSSIBLE[name](value)
+    except TypeError:
+        return False
 
 
 def run_file(folder: Path) -> Path:
@@ -437,7 +480,8 @@ def evaluate_run(run: Run, splits: Splits, *, folder: Path | None = None) -> dic
     """What evaluating.KEYS names, of all images that the run has not learned from; also as reports in `folder`."""
     paths, labels = zip(*unseen(run, splits), strict=True)
     if folder:
-        check_writable(folder)
+        check_new_file(folder / "evaluation.json")
+        check_new_file(folder / "evaluation.html")
     answers = ask(run.model, run.about | {"temperature": 1.0}, paths, strangeness=run.strangeness)
     found = [one for _, one in tqdm(answers, "evaluate", len(paths), unit=" images", disable=len(paths) < 1000)]
     if errors := [answer for answer in found if isinstance(answer, CourseError)]:

@@ -425,7 +425,7 @@ class Checkpoint:
 
     def read(self) -> dict | None:
         """What the file holds, None if it is not there; raises BadArgument if it is damaged, or of another training."""
-        if not self.file.exists():
+        if not self.file.is_file():
             return None
         try:
             saved = torch.load(self.file, map_location="cpu", weights_only=True)

@@ -20,7 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 from tqdm import tqdm
 
 from .data import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, ImageDataset, Splits, digest_of, read, stream
-from .distributed import gather, in_turn, once, rank, world
+from .distributed import collected, gather, once, rank, world
 from .downloads import only_one
 from .models import Standardize, expected_images, fingerprint
 from .settings import FEATURES, BadArgument, CourseError, best_device, choose_precision, first_line
@@ -194,8 +194,11 @@ def extract_features(
                 path_of = {digest: path for digest, (path, _) in zip(digests, dataset.images, strict=True)}
                 paths = [path for digest, path in path_of.items() if digest not in known]
                 batches = list(BatchSampler(paths, batch_size(device), drop_last=False))
+                turns = range(0, len(batches), world())
                 with closing(compute(through, dataset, batches[rank() :: world()], device)) as computed:
-                    store.append(in_turn(computed, len(batches)), images=len(paths))
+                    # One batch of each process at a time, so that not all have to be in memory; rank 0 writes.
+                    found = (batch for _ in turns for batch in collected([next(computed, None)]) if rank() == 0)
+                    store.append(found, images=len(paths))
                 gather(None)  # the others open the file only now that it is whole
                 stored, row_of = store.rows()
         except OSError as error:

@@ -541,6 +541,45 @@ def test_another_run_that_is_finished_is_not_taken_for_the_one_to_resume(images,
     assert run("train", "scratch", *to_run) == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "taken"),
+    [
+        (("train", "scratch"), "checkpoint.pt"),
+        (("train", "scratch"), "model.safetensors"),
+        (("train", "scratch", "--resume"), "checkpoint.pt"),
+        (("train", "scratch", "--resume"), "model.safetensors"),
+        (("compare",), "comparison.json"),
+        (("compare",), "comparison.png"),
+        (("compare",), "transfer/checkpoint.pt"),
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_named_before_any_work(
+    images, slim, capsys, tmp_path, monkeypatch, arguments, taken
+):
+    monkeypatch.setattr(runs, "train", None)
+    (tmp_path / "out" / taken).mkdir(parents=True)
+    line = refused(capsys, tmp_path, *arguments, "--data", images, "--weights", slim, "--out", tmp_path / "out")
+    assert line.startswith(f"error: {tmp_path / 'out' / taken} is a folder")
+    assert "Rename it" in line
+
+
+def test_a_file_in_the_place_of_a_runs_folder_is_named(images, slim, capsys, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "transfer").write_text("mine")
+    line = refused(capsys, tmp_path, "compare", "--data", images, "--weights", slim, "--out", tmp_path / "out")
+    assert f"Can't write into {tmp_path / 'out' / 'transfer'}" in line
+
+
+@pytest.mark.parametrize("taken", ["evaluation.json", "evaluation.html"])
+def test_a_folder_in_the_place_of_a_report_is_named_before_any_work(images, capsys, tmp_path, monkeypatch, taken):
+    assert run("train", "scratch", "--data", images, "--out", tmp_path / "run") == 0
+    (tmp_path / "run" / taken).mkdir()
+    monkeypatch.setattr(runs, "ask", None)
+    capsys.readouterr()
+    line = refused(capsys, tmp_path, "evaluate", tmp_path / "run", "--data", images)
+    assert f"{tmp_path / 'run' / taken} is a folder" in line
+
+
 def test_audit_asks_for_the_name_of_a_file(images, capsys, tmp_path):
     assert "is a folder" in refused(capsys, tmp_path, "audit", images, "--out", tmp_path)
 

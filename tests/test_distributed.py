@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,8 +25,10 @@ from small import alone, draw_classes
 from torchvision.transforms import v2
 
 from helpers import __main__ as command_line
-from helpers import data, distributed, models, runs, training, transfer
+from helpers import data, distributed, models, runs, settings, training, transfer
 from helpers.settings import BadArgument, CourseError, choose_setting
+
+PHOTOS = settings.SETTINGS["photos"]  # as programs have it that are started from here
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes, so that they are there at once")
 
@@ -458,6 +461,7 @@ def test_two_processes_go_on_where_one_was_killed(fine_tune, tmp_path, monkeypat
 
 REFUSED = {
     "other network": ({"--backbone": "vgg16"}, "network was vgg16_bn, and is vgg16 now"),
+    "other precision": ({"--precision": "bfloat16"}, "precision was float32, and is bfloat16 now"),
     "other seed": ({"--seed": 1}, "seed was 0, and is 1 now"),
     "more images": ({}, r"number of images was \[.*\], and is \[.*\] now"),
     "other version": ({}, "torch was 1.0, and is "),
@@ -491,19 +495,34 @@ def test_a_checkpoint_of_another_training_is_refused(case, fine_tune, few, weigh
     before = file.read_bytes()
     capsys.readouterr()
     assert fine_tune("--resume", *chain.from_iterable(changed.items())) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    told = capsys.readouterr()
+    (line,) = told.err.splitlines()
     assert line.startswith(f"error: {file} ")
+    # Only weights of another shape show when there is a network to load them into.
+    assert ("features of all images" in told.out) == (case == "other width")
     assert re.search(expected, line)
     assert "without --resume" in line
     assert file.read_bytes() == before
 
 
-def test_a_checkpoint_of_unbalanced_training_is_none_of_balanced(few, weights, tmp_path, monkeypatch, capsys):
-    """They draw other images from the same features: mixed, the run would be neither."""
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        # They draw other images from the same features: mixed, the run would be neither.
+        (("transfer", "--balanced"), "balanced was False, and is True now"),
+        (("fine-tune",), "recipe was transfer, and is fine-tune now"),
+        (("scratch",), "recipe was transfer, and is scratch now"),
+    ],
+)
+def test_a_checkpoint_of_another_recipe_is_refused(other, expected, few, weights, tmp_path, monkeypatch, capsys):
     chosen = ("--data", few, "--backbone", "vgg16_bn", "--weights", weights, "--out", tmp_path / "out")
     killed_after(1, monkeypatch, command("train", "transfer", *chosen))
-    assert command("train", "transfer", *chosen, "--resume", "--balanced")() == 2
-    assert "balanced was False, and is True now" in capsys.readouterr().err
+    capsys.readouterr()
+    assert command("train", *other, *chosen, "--resume")() == 2
+    told = capsys.readouterr()
+    assert expected in told.err
+    assert "epoch" not in told.out
+    assert "features" not in told.out
 
 
 # --------------------------------------------------------------------------------------- torchrun
@@ -511,13 +530,17 @@ def test_a_checkpoint_of_unbalanced_training_is_none_of_balanced(few, weights, t
 
 @pytest.fixture
 def torchrun(few, weights, tmp_path):
-    """Start a command as the README says, with two processes and a folder for its results."""
+    """Start a command as the README says, with two processes, or as `launch` says, and a folder for its results."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_CACHE": str(tmp_path / "cache"), "COURSE_DEVICE": "cpu"}
     environment |= {"PYTHONPATH": str(Path(runs.__file__).parent.parent)}
     chosen = ("--data", few, "--backbone", "vgg16_bn", "--weights", weights, "--out", tmp_path / "out")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "helpers"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    return lambda *more: subprocess.Popen([*launch, *more, *map(str, chosen)], **pipes)
+
+    def start(*more, launch=("--standalone", "--nproc-per-node", 2)):
+        words = [sys.executable, "-m", "torch.distributed.run", *launch, "-m", "helpers", *more, *chosen]
+        return subprocess.Popen([*map(str, words)], **pipes)
+
+    return start
 
 
 def finished(process):
@@ -557,3 +580,22 @@ def test_torchrun_compares_resumes_and_ends_whole(torchrun, tmp_path):
     assert not any(Path("/proc", str(worker)).exists() for worker in workers)
     assert finished(torchrun("train", "fine-tune", "--resume")) == 0
     assert learned(tmp_path / "out")[1][-1]["epoch"] == 8
+
+
+def test_two_machines_give_what_one_process_gives(torchrun, few, weights, tmp_path, monkeypatch):
+    """A torchrun for each, as lesson 10 says: features of both, the head bit for bit; only the first one prints."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ("--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "127.0.0.1", "--master-port", port, "--node-rank")
+    machines = [torchrun("train", "transfer", launch=[*launch, number]) for number in range(2)]
+    monkeypatch.setitem(settings.SETTINGS, "photos", PHOTOS)
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    chosen = ("--data", few, "--backbone", "vgg16_bn", "--weights", weights)
+    assert command("train", "transfer", *chosen, "--out", tmp_path / "one")() == 0
+    said = [machine.communicate(timeout=PATIENCE) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert [(bool(out), errors) for out, errors in said] == [(True, ""), (False, "")]
+    (one, *rest), (two, *rest_of_two) = learned(tmp_path / "one"), learned(tmp_path / "out")
+    assert largest_difference(one, two) == 0
+    assert rest == rest_of_two

@@ -1,6 +1,7 @@
 """A run from a folder of images to a saved model and its answers: what is passed on, what is kept, what is read."""
 
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -329,6 +330,39 @@ def test_a_run_from_when_smallcnn_took_averages_alone_is_refused_and_trained_ane
             load(tmp_path)
     runs.train_scratch(splits, setting, report=quiet, folder=tmp_path)
     assert runs.load_run(tmp_path, splits).summary["epochs"] == setting.scratch_epochs
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("network", None),
+        ("classes", "ab"),
+        ("classes", ["a", 2]),
+        ("classes", []),
+        ("image_size", 0),
+        ("image_size", "32"),
+        ("image_size", 10**9),
+        ("mean", [0.5, 0.5]),
+        ("mean", "abc"),
+        ("std", [1, 1, 0]),
+        ("std", 1.0),
+        ("std", [1, 1, math.nan]),
+        ("head", ["linear"]),
+        ("test_views", []),
+        ("test_views", ["sideways"]),
+        ("temperature", 0),
+        ("temperature", "warm"),
+        ("seed", "first"),
+        ("seen", None),
+        ("data", 5),
+    ],
+)
+def test_a_run_that_somebody_changed_to_nonsense_is_refused_in_one_line(tmp_path, name, value):
+    about = {"network": "small_cnn", "classes": ["a", "b"], "image_size": 32, "head": "linear", name: value}
+    runs.save_run(runs.Run(models.SmallCNN(2), about, training.History(), summary={"epochs": 0}), tmp_path)
+    with pytest.raises(BadArgument, match=rf"was changed by hand: {name} is .*\. Train it again\.") as caught:
+        runs.load_model(tmp_path)
+    assert len(str(caught.value)) < 150 + len(str(tmp_path))
 
 
 def test_a_run_of_a_network_that_is_not_installed_here_is_refused_by_its_name(splits, setting, tmp_path):
