@@ -22,7 +22,7 @@ FLOORS = {
     "04_fine_tuning": 18,
     "05_know_your_pictures": 21,
     "06_the_same_in_keras": 16,
-    "07_inside_the_network": 14,
+    "07_inside_the_network": 15,
     "08_what_transfer_is_worth": 14,
     "09_your_own_images": 17,
     "10_from_laptop_to_cluster": 18,
