@@ -66,7 +66,7 @@ class Setting:
 SLIM_WEIGHTS = {name: str(SAMPLE / f"{name}_slim.safetensors") for name in ("vgg16", "vgg16_bn")}  # of the sample
 SETTINGS = {
     "sample": Setting("sample", 96, 96, 5, 5, weights=SLIM_WEIGHTS["vgg16"], scratch_passes=4),
-    "photos": Setting("photos", 128, 224, 11, 8, scratch_passes=4),
+    "photos": Setting("photos", 128, 224, 6, 8, scratch_passes=4),
     "photos-full": Setting("photos-full", 128, 224, 15, 3),
 }
 # Small networks are quick enough for images a little larger than those they learned from, and gain by it
