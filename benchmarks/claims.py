@@ -539,8 +539,8 @@ CLAIMS = {
     ),
     "betrayed": Claim(
         7,
-        "A quarter or more of the evidence lies in the corner, ten times as much as by chance.",
-        lambda seed, precision: shortcut(seed, precision)["scratch in the corner"] - 0.25,
+        "Three quarters or more of the evidence lies in the corner, on one place in thirty-six.",
+        lambda seed, precision: shortcut(seed, precision)["scratch in the corner"] - 0.75,
     ),
     "pretraining": Claim(
         8,
