@@ -14,6 +14,7 @@ import argparse
 import copy
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -589,8 +590,10 @@ def main() -> None:
         torch.autocast = rounding_autocast
     for name in options.only or ([] if options.table else CLAIMS):
         for precision in dict.fromkeys(choose_precision(torch.device("cpu"), one) for one in options.precision):
+            start = time.perf_counter()
             effects = [CLAIMS[name].measure(seed, precision) for seed in options.seeds]
             about = {"date": date.today().isoformat(), "environment": environment()}
+            about["seconds_a_seed"] = round((time.perf_counter() - start) / len(effects), 1)
             about["rounded"] = precision == "bfloat16" and not has_bfloat16_units()
             found = stored(file)  # now: another process may have measured another claim
             old = found["claims"].setdefault(name, {}).get(precision) if options.add else None
@@ -621,8 +624,9 @@ def holds(effects: list[float]) -> bool:
 
 def table(claims: dict) -> str:
     """A row for each claim and precision."""
-    header = "| lesson | claim | precision | effect, mean ± 2 standard errors | seeds against it | holds | processor |"
-    lines = [header, "|---|---|---|---|---|---|---|"]
+    effect = "effect, mean ± 2 standard errors"
+    header = f"| lesson | claim | precision | {effect} | seeds against it | holds | processor | seconds a seed |"
+    lines = [header, "|---|---|---|---|---|---|---|---|"]
     for name, claim in CLAIMS.items():
         for precision, one in claims.get(name, {}).items():
             effects = one["effects"]
@@ -630,7 +634,8 @@ def table(claims: dict) -> str:
                 f"| {claim.lesson} | {claim.sentence} | {precision}{' (rounded)' if one.get('rounded') else ''} "
                 f"| {100 * mean(effects):+.1f} ± {100 * two_errors(effects):.1f} points "
                 f"| {sum(effect <= 0 for effect in effects)} of {len(effects)} "
-                f"| {'yes' if holds(effects) else 'no'} | {one['environment']['cpu']} |"
+                f"| {'yes' if holds(effects) else 'no'} | {one['environment']['cpu']} "
+                f"| {one.get('seconds_a_seed', '–')} |"
             )
     return "\n".join([*lines, ""])
 
