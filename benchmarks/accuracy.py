@@ -2,10 +2,12 @@
 
 python -m benchmarks.accuracy --data sample --seeds 0 1 2 3 4
 python -m benchmarks.accuracy --data photos --backbone squeezenet1_1 --weights FILE --seeds 0 1 2
+python -m benchmarks.accuracy --only scratch --seeds 3   one model; what else was measured stays as it was
 python -m benchmarks.accuracy --table        only write the table anew from the JSON files
 """
 
 import argparse
+import json
 from datetime import date
 from pathlib import Path
 from statistics import mean
@@ -14,7 +16,7 @@ from tempfile import TemporaryDirectory
 from helpers import transfer
 from helpers.data import load_splits
 from helpers.plots import learning_curves
-from helpers.runs import compare, comparison, write_json
+from helpers.runs import COMPARED, RECIPES, comparison, write_json
 from helpers.settings import choose_setting
 
 from .pages import RESULTS, ROOT, accuracy_cell, file_of, images_cell, parser_of_settings, results_table, write_table
@@ -22,27 +24,33 @@ from .pages import RESULTS, ROOT, accuracy_cell, file_of, images_cell, parser_of
 
 def main() -> None:
     """Measure one setting (unless --table) and write the table."""
-    options = parser_of_settings("Measure both models over several seeds.", seeds=[0, 1, 2, 3, 4]).parse_args()
+    parser = parser_of_settings("Measure both models over several seeds.", seeds=[0, 1, 2, 3, 4])
+    parser.add_argument("--only", choices=COMPARED, help="measure one model, and keep what was measured of the other")
+    options = parser.parse_args()
     if not options.table:
         measure(options)
     write_table(table(), command="benchmarks.accuracy", pages=(RESULTS / "README.md", ROOT / "README.md"))
 
 
 def measure(options: argparse.Namespace) -> None:
-    """One comparison for each seed; the file is written after each, so that a stopped run loses little."""
+    """Both models for each seed; the file is written after each, so that a stopped run loses little."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
     file = file_of("accuracy", setting)
-    comparisons = []
+    old = json.loads(file.read_text(encoding="utf-8"))["runs"] if options.only else []
+    comparisons = {run["seed"]: run for run in old}
     for seed in options.seeds:
         splits = load_splits(setting, seed=seed)
         print(f"seed {seed}")
         with TemporaryDirectory() as empty:  # so that each seed pays for its features
             transfer.FEATURES = Path(empty)
-            runs = compare(splits, setting, seed=seed)
-        comparisons.append(comparison(runs, splits, seed=seed))
-        if seed == options.seeds[0]:
+            names = [options.only] if options.only else COMPARED
+            runs = {name: RECIPES[name](splits, setting, seed=seed) for name in names}
+        new = comparison(runs, splits, seed=seed)
+        comparisons[seed] = new | {"models": comparisons.get(seed, {}).get("models", {}) | new["models"]}
+        if seed == options.seeds[0] and not options.only:
             draw(runs, RESULTS / f"comparison_{splits.name}.png")
-        write_json(file, {"date": date.today().isoformat(), "runs": comparisons})
+        runs_by_seed = [comparisons[seed] for seed in sorted(comparisons)]
+        write_json(file, {"date": date.today().isoformat(), "runs": runs_by_seed})
 
 
 def draw(runs: dict, file: Path) -> None:
@@ -66,7 +74,8 @@ def weights(run: dict) -> str:
 
 
 def row(runs: list[dict], model: str) -> str:
-    """One model over all seeds."""
+    """One model over all seeds that it was measured with."""
+    runs = [run for run in runs if model in run["models"]]
     results = [run["models"][model] for run in runs]
     first, seconds = results[0], sorted(result["train_seconds"] for result in results)
     name = "SmallCNN from scratch" if model == "scratch" else f"{first['backbone']} transferred"
