@@ -13,7 +13,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache, partial
 from lzma import LZMAError
 from pathlib import Path, PureWindowsPath
@@ -34,25 +33,10 @@ from .settings import BadArgument, CourseError, first_line
 PIECE = 1 << 16  # bytes that are written at once; a connection that breaks loses fewer than that
 MIN_GAIN = 1 << 18  # bytes that a try must have brought for the failures before it to be forgotten
 BUSY = {408, 425, 429, *range(500, 600)}  # answers after which another try may help
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a download waits, in seconds, and how often it tries again."""
-
-    connect: float = 10  # until the server must have answered the call
-    read: float = 30  # without a byte, until the connection counts as dead
-    tries: int = 4  # failures in a row, for each source
-    first_wait: float = 0.5  # doubled before each try but the second, which comes at once, and longer by chance
-    longest_wait: float = 60  # a server that asks for a longer one is given up
-
-    def retry(self) -> Retry:
-        """As urllib3 understands it, which counts the failures and waits."""
-        waits = {"backoff_factor": self.first_wait, "backoff_jitter": self.first_wait, "backoff_max": self.longest_wait}
-        return Retry(self.tries - 1, **waits)
-
-
-PATIENCE = Patience()
+TIMEOUTS = (10, 30)  # seconds until the server must have answered the call; and without a byte, until it counts as dead
+# For each source, 3 more tries after failures in a row: the first at once, then after waits (in seconds) that double,
+# longer by chance. A server that asks for a longer wait than the last of them is given up.
+RETRY = Retry(3, backoff_factor=0.5, backoff_jitter=0.5, backoff_max=60)
 
 
 class Failed(Exception):
@@ -70,14 +54,17 @@ class Broken(Failed):
 # ------------------------------------------------------------------------------ a file, fetched
 
 
-def find_archive(name: str) -> Path | None:
-    """The file of that name in the folder COURSE_ARCHIVES, or None."""
+def find_archive(name: str, *, sha256: str | None = None) -> Path | None:
+    """The file of that name in the folder COURSE_ARCHIVES, or None; says so if it has not the published SHA-256."""
     if not (named := os.environ.get("COURSE_ARCHIVES")):
         return None
     folder = Path(os.path.expanduser(named))
     if not folder.is_dir():
         raise BadArgument(f"COURSE_ARCHIVES names {named!r}, which is not a folder.")
-    return folder / name if (folder / name).is_file() else None
+    if not (folder / name).is_file():
+        return None
+    tell_if_not_published(folder / name, sha256=sha256)
+    return folder / name
 
 
 def fetch(
@@ -94,7 +81,9 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         with only_one(target):
             if recheck and target.exists() and (reason := flaw_of(target)):
-                set_aside(target, reason)
+                damaged = target.with_name(f"{target.name}.damaged")
+                os.replace(target, damaged)
+                print(f"{target} is damaged ({reason}): set aside as {damaged.name}, fetched again.", file=sys.stderr)
             if not target.exists():  # else the process that we waited for has brought it
                 download([urls] if isinstance(urls, str) else urls, target, flaw_of)
         return target
@@ -104,13 +93,6 @@ def fetch(
         problem, cause = f"Could not write {target} ({first_line(error)}). Make room or change rights there, or", error
     advice = f"put {target.name} into a folder and name that folder in COURSE_ARCHIVES"
     raise CourseError(f"{problem} {advice}, or use the setting sample, which needs no network.") from cause
-
-
-def set_aside(file: Path, reason: str) -> None:
-    """Rename a damaged file, and say so."""
-    damaged = file.with_name(f"{file.name}.damaged")
-    os.replace(file, damaged)
-    print(f"{file} is damaged ({reason}): set aside as {damaged.name}, fetched again.", file=sys.stderr)
 
 
 def download(sources: Iterable[str], target: Path, flaw_of: Callable) -> None:
@@ -130,17 +112,17 @@ def download(sources: Iterable[str], target: Path, flaw_of: Callable) -> None:
 
 def fetch_from(url: str, part: "Part", flaw_of: Callable) -> None:
     """Complete and verify `part` from one source, going on where a try broke off."""
-    retry, most = PATIENCE.retry(), part.size()
+    retry, most = RETRY, part.size()
     while True:
         try:
             return complete(url, part, flaw_of)
         except Broken as error:
             if part.size() >= most + MIN_GAIN:  # a bad line may break often, as long as the download gets on
-                retry, most = PATIENCE.retry(), part.size()
+                retry, most = RETRY, part.size()
             try:
                 retry = retry.increment("GET", url, error=error)
             except MaxRetryError:
-                raise Failed(f"{error}, {PATIENCE.tries} tries") from error
+                raise Failed(f"{error}, {RETRY.total + 1} tries") from error
             retry.sleep(error.answer)
 
 
@@ -176,12 +158,6 @@ class Part:
             known = False
         return note if known and self.size() else {}
 
-    def write_note(self, **note) -> None:
-        """Replace the note. The file must be empty: its bytes and the note must never be of two versions."""
-        self.note.unlink(missing_ok=True)
-        if note["validator"] and note["length"]:
-            self.note.write_text(json.dumps(note), encoding="utf-8")
-
     def discard(self) -> None:
         """Throw away what is there of it."""
         self.file.unlink(missing_ok=True)
@@ -195,9 +171,8 @@ def receive(url: str, part: Part) -> None:
     if origin:
         # If-Range: the rest if the file is still the same, else all of it (RFC 9110, section 13.1.5).
         headers |= {"Range": f"bytes={part.size()}-", "If-Range": origin["validator"]}
-    timeout = (PATIENCE.connect, PATIENCE.read)
     try:
-        with requests.get(url, headers=headers, timeout=timeout, stream=True) as answer:
+        with requests.get(url, headers=headers, timeout=TIMEOUTS, stream=True) as answer:
             check_answer(answer, part, origin)
             write_body(answer, part, url)
     except (requests.RequestException, HTTPError) as error:
@@ -213,8 +188,8 @@ def check_answer(answer: requests.Response, part: Part, origin: dict) -> None:
         part.discard()
         raise Broken("the file changed while it was fetched")
     if status in BUSY:
-        wait = PATIENCE.retry().get_retry_after(answer.raw) or 0
-        if wait > PATIENCE.longest_wait:
+        wait = RETRY.get_retry_after(answer.raw) or 0
+        if wait > RETRY.backoff_max:
             raise Failed(f"{status} {answer.reason}, asks to wait {wait:.0f} s")
         raise Broken(f"{status} {answer.reason}", answer.raw)
     if status not in (200, 206):
@@ -234,14 +209,17 @@ def validator_of(answer: requests.Response) -> str | None:
 
 def write_body(answer: requests.Response, part: Part, url: str) -> None:
     """Write the answer piece by piece, so that memory stays small, after what is there or from the start."""
-    resumed = answer.status_code == 206
+    resumed, validator = answer.status_code == 206, validator_of(answer)
     offset, expected = part.size() if resumed else 0, answer.raw.length_remaining  # urllib3 raises if fewer come
     length = None if expected is None else offset + expected
     check_room(part.file.parent, expected or 0)
+    if not resumed:
+        part.discard()  # whole, before anything is written: bytes and note must never be of two versions
     progress = tqdm(desc=part.file.stem, initial=offset, total=length, unit="B", unit_scale=True)
-    with progress as bar, open(part.file, "ab" if resumed else "wb") as out:
-        if not resumed:
-            part.write_note(url=url, validator=validator_of(answer), length=length)
+    with progress as bar, open(part.file, "ab") as out:
+        if not resumed and validator and length:
+            note = {"url": url, "validator": validator, "length": length}
+            part.note.write_text(json.dumps(note), encoding="utf-8")
         for piece in answer.iter_content(PIECE):
             out.write(piece)
             bar.update(len(piece))

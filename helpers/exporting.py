@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
 from .data import load_image
-from .downloads import fetch, find_archive, tell_if_not_published
+from .downloads import fetch, find_archive
 from .explaining import linear_parts, logit_maps, pool_of
 from .runs import Run, answers_to, ask, transform_of
 from .settings import DOWNLOADS, BadArgument, CourseError, best_device, first_line, format_table
@@ -217,8 +217,7 @@ def write_page(folder: Path, content: bytes) -> None:
 
 def runtime_file(name: str) -> Path:
     """One of RUNTIME_FILES: from the folder COURSE_ARCHIVES, else downloaded. Raises CourseError if that fails."""
-    if file := find_archive(name):
-        tell_if_not_published(file, sha256=RUNTIME_FILES[name])
+    if file := find_archive(name, sha256=RUNTIME_FILES[name]):
         return file
     urls = [f"{place}/{RUNTIME}/dist/{name}" for place in MIRRORS]
     target = DOWNLOADS / RUNTIME.replace("@", "-") / name

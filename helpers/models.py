@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .downloads import fetch, find_archive, flaw, tell_if_not_published
+from .downloads import fetch, find_archive, flaw
 from .settings import BadArgument, CourseError, first_line, format_table
 
 # Simonyan & Zisserman 2014 (arXiv:1409.1556), table 1, column D: a number is a 3×3 convolution
@@ -177,8 +177,7 @@ def build(name: str, **options) -> nn.Module:
 def imagenet_file(name: str) -> Path:
     """The published weights file, from the folder `COURSE_ARCHIVES` or torch's cache; CourseError if there is none."""
     url, file_name, digits = published(name)
-    if file := find_archive(file_name):
-        tell_if_not_published(file, sha256=digits)
+    if file := find_archive(file_name, sha256=digits):
         return file
     if name == LITE0 and (file := file_in_package()):
         return file

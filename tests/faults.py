@@ -12,11 +12,13 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
+from urllib3 import Retry
+
 from helpers import downloads
 from helpers.settings import CourseError
 
 ETAG = '"first version"'
-PATIENCE = downloads.Patience(connect=5, read=5, tries=3, first_wait=1, longest_wait=60)  # nobody sleeps: `waits`
+RETRY = Retry(2, backoff_factor=1, backoff_jitter=1, backoff_max=60)  # nobody sleeps: `waits`
 
 
 def make_zip(files, compression=zipfile.ZIP_DEFLATED):
@@ -110,7 +112,8 @@ class FaultyServer(ThreadingHTTPServer):
 def running_server(monkeypatch):
     """A server in a thread of its own; downloads wait for it, and for any other, without sleeping."""
     server = FaultyServer()
-    monkeypatch.setattr(downloads, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(downloads, "TIMEOUTS", (5, 5))
+    monkeypatch.setattr(downloads, "RETRY", RETRY)
     monkeypatch.setattr("urllib3.util.retry.time", SimpleNamespace(sleep=server.waits.append, time=time.time))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:

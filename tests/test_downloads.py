@@ -7,14 +7,13 @@ import shutil
 import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
 from hashlib import sha256
 from time import time
 
 import pytest
-from faults import ETAG, PATIENCE, garbage, leftovers, make_zip, noise, running_server, status, tree, whole
+from faults import ETAG, RETRY, garbage, leftovers, make_zip, noise, running_server, status, tree, whole
 
 from helpers import downloads
 from helpers.downloads import fetch, unpack
@@ -115,7 +114,7 @@ def test_what_a_failed_download_brought_is_kept_for_the_next(server, tmp_path):
 
 
 def test_a_download_that_gets_on_may_break_more_often_than_it_may_fail(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "PATIENCE", replace(PATIENCE, tries=2))
+    monkeypatch.setattr(downloads, "RETRY", RETRY.new(total=1))
     body = make_zip(noise(files=4, size=1_200_000))
     fetch(server.serve(*[whole(body, cut=1_300_000)] * 3, whole(body)), tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == body
@@ -161,7 +160,7 @@ def test_failures_of_every_kind_are_counted_together(server, tmp_path):
 
 
 def test_the_wait_that_a_server_asks_for_is_kept(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "PATIENCE", replace(PATIENCE, tries=4))
+    monkeypatch.setattr(downloads, "RETRY", RETRY.new(total=3))
     date = formatdate(time() + 50, usegmt=True)
     answers = [status(code, Retry_After=wait) for code, wait in ((429, 7), (503, date), (429, "soon"))]
     fetch(server.serve(*answers, whole(BODY)), tmp_path / "a.zip")
@@ -180,7 +179,7 @@ def test_too_long_a_wait_is_not_waited_for(server, tmp_path, wait):
 
 @pytest.mark.parametrize("fault", [status(503), whole(BODY, cut=70_000, ranges=False)], ids=["busy", "broken"])
 def test_the_waits_grow_to_a_limit_by_chance(server, tmp_path, monkeypatch, fault):
-    monkeypatch.setattr(downloads, "PATIENCE", replace(PATIENCE, tries=8, longest_wait=20))
+    monkeypatch.setattr(downloads, "RETRY", RETRY.new(total=7, backoff_max=20))
     with pytest.raises(CourseError, match="8 tries"):
         fetch(server.serve(fault), tmp_path / "a.zip")
     assert len(server.asked) == 8

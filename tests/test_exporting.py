@@ -325,7 +325,7 @@ def test_without_a_network_one_line_says_which_files_are_needed(archives, tmp_pa
     monkeypatch.delenv("COURSE_ARCHIVES")
     monkeypatch.setattr(exporting, "MIRRORS", ["http://127.0.0.1:9"])
     monkeypatch.setattr(exporting, "DOWNLOADS", tmp_path / "downloads")
-    monkeypatch.setattr(downloads, "PATIENCE", downloads.Patience(first_wait=0.01, tries=1))
+    monkeypatch.setattr(downloads, "RETRY", downloads.RETRY.new(total=0))
     with pytest.raises(CourseError, match=r"a\.mjs and b\.wasm .*onnxruntime-web@.* COURSE_ARCHIVES") as caught:
         exporting.page_files(tmp_path / "page")
     assert "\n" not in str(caught.value)

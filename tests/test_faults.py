@@ -12,7 +12,6 @@ import subprocess
 import time
 import zipfile
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import sha256
 from types import SimpleNamespace
 
@@ -20,7 +19,7 @@ import pytest
 import torch
 import torchvision
 from faults import (
-    PATIENCE,
+    RETRY,
     fetch_and_unpack,
     garbage,
     leftovers,
@@ -151,15 +150,16 @@ def test_faults_of_the_network_that_end_a_run(server, tmp_path, name):
 
 @pytest.mark.parametrize("after", [0, 70_000])
 def test_a_trickle_slower_than_the_timeout(server, tmp_path, monkeypatch, after):
-    monkeypatch.setattr(downloads, "PATIENCE", replace(PATIENCE, read=0.15, tries=2))
+    monkeypatch.setattr(downloads, "TIMEOUTS", (5, 0.15))
+    monkeypatch.setattr(downloads, "RETRY", RETRY.new(total=1))
     with pytest.raises(CourseError, match="no answer in time, 2 tries"):
         fetch(server.serve(trickle(BODY, after=after, seconds=2)), tmp_path / "a.zip")
-    monkeypatch.setattr(downloads, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(downloads, "TIMEOUTS", (5, 5))
     check_next_run(server, tmp_path / "a.zip")
 
 
 def test_a_server_that_never_answers_is_asked_again(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "PATIENCE", replace(PATIENCE, read=0.3))
+    monkeypatch.setattr(downloads, "TIMEOUTS", (5, 0.3))
     fetch(server.serve(lambda handler: time.sleep(2), whole(BODY)), tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == BODY
 

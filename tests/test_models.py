@@ -400,23 +400,22 @@ def test_the_published_digest_of_the_weights_is_passed_on(tmp_path, monkeypatch,
         return tmp_path / "w.pth"
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(models, "find_archive", lambda _: None)
+    monkeypatch.setattr(models, "find_archive", lambda *_, **__: None)
     monkeypatch.setattr(models, "fetch", record)
     assert models.imagenet_file(name) == tmp_path / "w.pth"
     url = f"https://download.pytorch.org/models/{PUBLISHED[name]}"
     target = tmp_path / "checkpoints" / PUBLISHED[name]
     assert calls.pop() == ((url, target), {"sha256": digits, "recheck": True})
-    monkeypatch.setattr(models, "find_archive", lambda file: tmp_path / file)
-    monkeypatch.setattr(models, "tell_if_not_published", record)
-    assert models.imagenet_file(name) == tmp_path / PUBLISHED[name]
-    assert calls == [((tmp_path / PUBLISHED[name],), {"sha256": digits})]
+    monkeypatch.setattr(models, "find_archive", record)
+    assert models.imagenet_file(name) == tmp_path / "w.pth"
+    assert calls == [((PUBLISHED[name],), {"sha256": digits})]
 
 
 def test_a_download_that_fails_names_the_way_around_it(monkeypatch):
     def fail(*arguments, **options):
         raise CourseError("No network.")
 
-    monkeypatch.setattr(models, "find_archive", lambda _: None)
+    monkeypatch.setattr(models, "find_archive", lambda *_, **__: None)
     monkeypatch.setattr(models, "fetch", fail)
     with pytest.raises(
         CourseError, match=r"^No network\. Or name another weights file: --weights FILE or COURSE_WEIGHTS"
