@@ -203,7 +203,9 @@ def look_at(path: Path) -> Look:
         kind = "unreadable" if has_image_name(path) else "stray file"
         return Look(path, [Finding(kind, path, why_unreadable(path, content, error.__cause__ or error))])
     except CourseError as error:
-        return Look(path, [Finding("no access", path, why_no_access(error.__cause__ or error))])
+        cause = error.__cause__ or error
+        why = "not enough memory" if isinstance(cause, MemoryError) else getattr(cause, "strerror", None)
+        return Look(path, [Finding("no access", path, why or "not a file")])
     grey = upright.convert("L")
     # The three colours take longer to look through, and no grey is brighter than the brightest of them.
     if grey.getextrema()[1] < DARK and (brightest := max(high for _, high in upright.getextrema())) < DARK:
@@ -254,13 +256,6 @@ def why_unreadable(path: Path, content: bytes, error: BaseException) -> str:
         format_, reader = READERS.get(path.suffix.lower(), (None, None))
         return f"needs {reader}" if format_ and format_ not in Image.OPEN else "not an image"
     return f"cut short or damaged ({first_line(error)})"
-
-
-def why_no_access(error: BaseException) -> str:
-    """Why a file could not be read at all, in a few words."""
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    return getattr(error, "strerror", None) or "not a file"
 
 
 # --------------------------------------------------------------------------------------- copies

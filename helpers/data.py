@@ -53,28 +53,30 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Archive:
     """A published archive of images, and where in it they lie."""
 
-    url: str
+    urls: tuple[str, ...]  # the second is asked if the first has it not
     folder: str
     splits: dict[str, str]  # the folder of each split, where their names don't tell
-    size: int | None = None  # bytes
-    sha256: str | None = None
-    mirrors: tuple[str, ...] = ()
+    published: dict  # its size in bytes, or its sha256
 
 
 ARCHIVES = {
     # Its `validation` folder is our test set: nobody chooses anything on it.
     "photos": Archive(
-        "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
+        (
+            "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
+            "https://download.mlcc.google.com/mledu-datasets/cats_and_dogs_filtered.zip",
+        ),
         "cats_and_dogs_filtered",
         {"train": "train", "test": "validation"},
-        size=68_606_236,
-        mirrors=("https://download.mlcc.google.com/mledu-datasets/cats_and_dogs_filtered.zip",),
+        {"size": 68_606_236},
     ),
     "photos-full": Archive(
-        "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
+        (
+            "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
+        ),
         "PetImages",
         {},
-        sha256="b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
+        {"sha256": "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"},
     ),
 }
 
@@ -123,21 +125,17 @@ class Splits:
 
 
 def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
-    """The images of a setting in three splits, downloaded first if need be; a split that is missing is cut by `seed`.
-
-    Raises BadArgument if the folder can't be used, CourseError if a download or the reading of a file fails.
-    """
+    """The images of a setting in three splits, downloaded if need be; a split that is missing is cut by `seed`."""
     if setting.name not in ARCHIVES:
         folder = SAMPLE if setting.name == "sample" else Path(setting.name)
         return read_folder(folder, name=folder.resolve().name, seed=seed)
     archive = ARCHIVES[setting.name]
-    published, urls = {"size": archive.size, "sha256": archive.sha256}, [archive.url, *archive.mirrors]
-    file_name = Path(archive.url).name
-    needed = [f"{archive.folder}/{name}" for name in archive.splits.values()] or [archive.folder]
-    file = find_archive(file_name) or fetch(urls, DOWNLOADS / file_name, **published)
+    target = DOWNLOADS / Path(archive.urls[0]).name
+    file = find_archive(target.name) or fetch(archive.urls, target, **archive.published)
     # The size in the folder's name keeps two archives of one name apart.
-    target = DOWNLOADS / f"{file.stem}-{file.stat().st_size}"
-    folder = unpack(file, target, folders=needed, **published) / archive.folder
+    unpacked = DOWNLOADS / f"{file.stem}-{file.stat().st_size}"
+    needed = [f"{archive.folder}/{name}" for name in archive.splits.values()] or [archive.folder]
+    folder = unpack(file, unpacked, folders=needed, **archive.published) / archive.folder
     parts = {split: folder / name for split, name in archive.splits.items()}
     return read_folder(folder, parts, name=setting.name, seed=seed)
 
@@ -161,10 +159,7 @@ def read_folder(folder: Path, parts: dict[str, Path] | None = None, *, name: str
 
 
 def find_splits(folder: Path) -> dict[str, Path]:
-    """The folder of each split; only "train", which is the folder itself, where no folder is named like a split.
-
-    Raises BadArgument if some are and others are not: nothing is quietly taken for a class, or left out.
-    """
+    """The folder of each split; only "train", which is the folder itself, where no folder is named like a split."""
     if not folder.is_dir():
         raise BadArgument(f"There is no folder {folder.absolute()}.")
     folders = class_folders(folder)
@@ -458,21 +453,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """A decoded image in any of Pillow's modes as 8-bit RGB; itself if that is what it is."""
     if image.mode.startswith("I") or image.mode == "F":
         values = numpy.nan_to_num(numpy.asarray(image, dtype=numpy.float32), posinf=0, neginf=0)
+        white = 65535 if image.mode.startswith("I;16") or values.max() > 255 else 255
+        if image.mode == "F" and values.max() <= 1:
+            white = 1
         # Pillow's own conversion would cut values off at 255 instead of scaling them.
-        scaled = (values * (255 / white_of(image, values))).clip(0, 255)
+        scaled = (values * (255 / white)).clip(0, 255)
         return Image.fromarray(scaled.astype(numpy.uint8)).convert("RGB")
     if is_transparent(image):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def white_of(image: Image.Image, values: numpy.ndarray) -> int:
-    """The number that stands for white: 1 in float images that stay below, 65,535 in 16 bits, else 255."""
-    if image.mode == "F" and values.max() <= 1:
-        return 1
-    return 65535 if image.mode.startswith("I;16") or values.max() > 255 else 255
 
 
 def is_transparent(image: Image.Image) -> bool:
@@ -508,13 +499,10 @@ def digests_of(files: list[Path]) -> dict[Path, str]:
 
 
 def digest_if_readable(path: Path) -> str:
-    """The digest of a file that can be decoded to its end, as `load_image` must do at any size; empty for any other.
-
-    The smallest draft will do: a JPEG's bytes are all read for it, only the arithmetic is less.
-    """
+    """The digest of a file that can be decoded to its end, as `load_image` must do at any size; empty for any other."""
     try:
         content = read(path)
-        decode(content, path, at_least=1)
+        decode(content, path, at_least=1)  # the smallest draft: all of a JPEG's bytes are read, for less arithmetic
     except Unreadable:
         return ""
     return digest_of(content)
@@ -527,10 +515,7 @@ def digest_of(content: bytes | str) -> str:
 
 
 def in_threads(work: Callable, files: list[Path], *, title: str) -> list:
-    """What `work` returns for every file, in order; a thread for each core, since Pillow decodes without Python's lock.
-
-    What takes longer than two seconds shows a progress bar on standard error.
-    """
+    """What `work` returns for every file, in order; a thread for each core: Pillow decodes without Python's lock."""
     register_formats()
     # Handing over small images one by one would take long; large pieces would leave threads idle at the end.
     size = min(32, len(files) // (8 * cores()) + 1)
@@ -651,21 +636,17 @@ def make_loaders(
     splits: Splits,
     size: int,
     *,
-    batch_size: int | None = None,
+    batch_size: int | None = None,  # by default 32, or 16 for fewer than 1,000 images: else an epoch has too few steps
     augment: bool = True,
-    passes: int = 1,
-    by_image: bool = False,
-    mean=IMAGENET_MEAN,
+    passes: int = 1,  # how often an epoch shows each training image
+    by_image: bool = False,  # augment by seed, epoch and image alone: alike on any number of processes
+    mean=IMAGENET_MEAN,  # that the network expects
     std=IMAGENET_STD,
-    workers: int | None = None,
+    workers: int | None = None,  # processes that decode, by default `default_workers`
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
-    """Loaders of (images, labels) batches for train, validation and test.
+    """Loaders of (images, labels) batches for train, validation and test; only train is shuffled and augmented.
 
-    Batches are float32 (batch, 3, size, size) and int64 (batch,). Only train is shuffled and augmented; `fit` seeds it.
-    `batch_size` is 32 by default, or 16 for fewer than 1,000 images: an epoch of large batches has too few steps.
-    `passes`: how often an epoch shows each training image. `by_image`: augmentation depends on seed, epoch and image
-    alone, so that it is the same on any number of processes; else on all images that came before.
-    `mean`, `std`: those that the network expects. `workers`: processes that decode, by default `default_workers`.
+    Batches are float32 (batch, 3, size, size) and int64 (batch,). `fit` seeds what is random.
     """
     batch_size = batch_size or (16 if len(splits.train) < 1000 else 32)
     plain, dataset = EvalTransform(size, mean, std), partial(ImageDataset, size=size, digests=splits.digests)

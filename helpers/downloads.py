@@ -37,6 +37,7 @@ TIMEOUTS = (10, 30)  # seconds until the server must have answered the call; and
 # For each source, 3 more tries after failures in a row: the first at once, then after waits (in seconds) that double,
 # longer by chance. A server that asks for a longer wait than the last of them is given up.
 RETRY = Retry(3, backoff_factor=0.5, backoff_jitter=0.5, backoff_max=60)
+tell_once = cache(print)  # the same line not again
 
 
 class Failed(Exception):
@@ -303,7 +304,8 @@ def only_one(target: Path) -> Iterator[None]:
         lock.acquire(timeout=1)
     except (OSError, NotImplementedError) as error:
         if not locks_work(target.parent):
-            tell_once("This disk has no file locks: don't let two programs work in one folder at a time.")
+            warning = "This disk has no file locks: don't let two programs work in one folder at a time."
+            tell_once(warning, file=sys.stderr)
         elif isinstance(error, Timeout):
             print(f"Another process is working on {target.name}: waiting for it.", file=sys.stderr)
             lock.acquire()
@@ -323,12 +325,6 @@ def locks_work(folder: Path) -> bool:
                 return True
         except (OSError, NotImplementedError):
             return False
-
-
-@cache
-def tell_once(text: str) -> None:
-    """Print a line to stderr, and not again."""
-    print(text, file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------------- verification

@@ -174,14 +174,9 @@ def environment() -> dict:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cpu": cpu_name(),
+        "cpu": cpu_info("model name") or platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
     }
-
-
-def cpu_name() -> str:
-    """The processor's name, as the system tells it."""
-    return cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def cpu_info(key: str) -> str:

@@ -501,7 +501,7 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(images, capsys, tmp
 def test_photos_without_a_network_is_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(data, "DOWNLOADS", tmp_path / "downloads")
     monkeypatch.setattr(downloads, "RETRY", downloads.RETRY.new(total=0))
-    monkeypatch.setitem(data.ARCHIVES, "photos", data.Archive("http://127.0.0.1:9/cats.zip", "x", {}))
+    monkeypatch.setitem(data.ARCHIVES, "photos", data.Archive(("http://127.0.0.1:9/cats.zip",), "x", {}, {}))
     assert "COURSE_ARCHIVES" in refused(capsys, tmp_path, "train", "scratch", "--data", "photos", status=1)
 
 

@@ -606,12 +606,12 @@ def test_the_real_archive_has_its_published_sizes(monkeypatch):
 PUBLISHED = {
     "photos": (
         "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
-        {"size": 68_606_236, "sha256": None},
+        {"size": 68_606_236},
         ["cats_and_dogs_filtered/train", "cats_and_dogs_filtered/validation"],
     ),
     "photos-full": (
         "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
-        {"size": None, "sha256": "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"},
+        {"sha256": "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"},
         ["PetImages"],
     ),
 }

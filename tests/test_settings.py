@@ -217,7 +217,7 @@ def test_bfloat16_units_are_a_capability_of_the_processor(monkeypatch, tmp_path,
     settings.has_bfloat16_units.cache_clear()
     try:
         assert settings.has_bfloat16_units() is expected
-        assert settings.cpu_name() == "A: B"
+        assert settings.environment()["cpu"] == "A: B"
     finally:
         settings.has_bfloat16_units.cache_clear()
 
@@ -225,7 +225,7 @@ def test_bfloat16_units_are_a_capability_of_the_processor(monkeypatch, tmp_path,
 def test_without_linux_the_processor_still_has_a_name(monkeypatch, tmp_path):
     monkeypatch.setattr(settings, "Path", lambda _: tmp_path / "missing")
     assert settings.cpu_info("flags") == ""
-    assert settings.cpu_name() == (platform.processor() or platform.machine())
+    assert settings.environment()["cpu"] == (platform.processor() or platform.machine())
 
 
 def test_the_environment_is_what_results_carry():
