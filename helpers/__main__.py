@@ -87,8 +87,16 @@ def parser() -> argparse.ArgumentParser:
     to_compare, to_train, to_predict = map(add, (compare_command, train_command, predict_command))
     to_explain, to_evaluate, to_export = map(add, (explain_command, evaluate_command, export_command))
     to_page, to_audit = map(add, (page_command, audit_command))
+    names = f"{', '.join(BACKBONES)}, others of torchvision or timm:NAME; default: COURSE_BACKBONE, else vgg16"
+    default = "default: COURSE_SETTING, else photos with a GPU and sample without one"
+    data = "sample|photos|photos-full|DIR"
     for command in (to_compare, to_train):
-        add_training_options(command)
+        command.add_argument("--data", metavar=data, help=default)
+        command.add_argument("--backbone", help=names)
+        command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
+        command.add_argument("--precision", choices=PRECISIONS, default="fast", help="default: the device's fastest")
+        command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
+        command.add_argument("--out", metavar="DIR", type=a_path, help="default: runs/compare, or runs/ and the recipe")
     to_train.add_argument("recipe", choices=RECIPES)
     to_train.add_argument("--resume", action="store_true", help="go on from the last whole epoch of a killed run")
     to_train.add_argument("--balanced", action="store_true", help="learn from each class equally often (transfer only)")
@@ -101,8 +109,7 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="print a JSON object for each image, one a line")
     form.add_argument("--csv", action="store_true", help="print a table with a header")
     for command in (to_evaluate, to_export, to_page):
-        settings = "sample|photos|photos-full|DIR"
-        command.add_argument("--data", metavar=settings, help="default: the setting that it learned from")
+        command.add_argument("--data", metavar=data, help="default: the setting that it learned from")
     to_explain.add_argument("--out", metavar="DIR", type=a_path, required=True, help="a folder for the figures")
     to_evaluate.add_argument("--out", metavar="DIR", type=a_path, help="default: RUN_DIR")
     to_export.add_argument("--out", metavar="FILE.onnx", type=a_path, required=True)
@@ -110,18 +117,6 @@ def parser() -> argparse.ArgumentParser:
     to_audit.add_argument("folder", metavar="DIR", type=a_path)
     to_audit.add_argument("--out", metavar="FILE", type=a_path, help="write all findings as CSV")
     return top
-
-
-def add_training_options(command: argparse.ArgumentParser) -> None:
-    """The options that `compare` and `train` share."""
-    names = f"{', '.join(BACKBONES)}, others of torchvision or timm:NAME; default: COURSE_BACKBONE, else vgg16"
-    default = "default: COURSE_SETTING, else photos with a GPU and sample without one"
-    command.add_argument("--data", metavar="sample|photos|photos-full|DIR", help=default)
-    command.add_argument("--backbone", help=names)
-    command.add_argument("--weights", metavar="FILE|random", help="default: COURSE_WEIGHTS, else the setting's own")
-    command.add_argument("--precision", choices=PRECISIONS, default="fast", help="default: the device's fastest")
-    command.add_argument("--seed", type=seed_number, default=0, help="default: 0")
-    command.add_argument("--out", metavar="DIR", type=a_path, help="default: runs/compare, or runs/ and the recipe")
 
 
 def a_path(text: str) -> Path:
