@@ -595,7 +595,8 @@ def test_two_machines_give_what_one_process_gives(torchrun, few, weights, tmp_pa
     assert command("train", "transfer", *chosen, "--out", tmp_path / "one")() == 0
     said = [machine.communicate(timeout=PATIENCE) for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
-    assert [(bool(out), errors) for out, errors in said] == [(True, ""), (False, "")]
+    # What torchrun itself says of a machine that was done first depends on torch's version, and on chance.
+    assert [(bool(out), "Traceback" in errors) for out, errors in said] == [(True, False), (False, False)]
     (one, *rest), (two, *rest_of_two) = learned(tmp_path / "one"), learned(tmp_path / "out")
     assert largest_difference(one, two) == 0
     assert rest == rest_of_two

@@ -14,6 +14,7 @@ from helpers.settings import DOWNLOADS, SAMPLE
 
 for package in (*exporting.PACKAGES, "websocket"):
     pytest.importorskip(package, reason=f"the page's tests need {package}: pip install '.[export]' websocket-client")
+pytest.importorskip("torch", minversion="2.6", reason="older versions of torch export in another way")
 if not browser.CHROMIUM:
     pytest.skip("the page's tests need Chromium: apt-get install chromium", allow_module_level=True)
 
