@@ -97,15 +97,16 @@ def memory(pid: int) -> int:
 
 
 def measure_growth(options: argparse.Namespace) -> None:
-    """The features of more and more images."""
-    splits = load_splits(choose_setting(options.data))
-    content = {"date": date.today().isoformat(), "environment": environment(), "data": options.data, "runs": []}
+    """The features of more and more images; other numbers of them stay as they were measured."""
+    splits, file = load_splits(choose_setting(options.data)), RESULTS / "scaling_growth.json"
+    content = {"date": date.today().isoformat(), "environment": environment(), "data": options.data}
+    runs = {run["images"]: run for run in json.loads(file.read_text(encoding="utf-8"))["runs"]} if file.exists() else {}
     for count in options.images:
         with TemporaryDirectory() as folder:
             repeat(splits, count, Path(folder, "images"))
-            content["runs"].append({"images": count} | command("transfer", (2, 1), options, folder, f"{folder}/images"))
-        print(content["runs"][-1], flush=True)
-        write_json(RESULTS / "scaling_growth.json", content)
+            runs[count] = {"images": count} | command("transfer", (2, 1), options, folder, f"{folder}/images")
+        print(runs[count], flush=True)
+        write_json(file, content | {"runs": [runs[number] for number in sorted(runs)]})
 
 
 def repeat(splits, count: int, folder: Path) -> None:
