@@ -1,8 +1,7 @@
-"""What a network costs: shapes, parameters, multiply-adds and memory, counted without computing, and measured."""
+"""What a network costs: shapes, parameters, multiply-adds and memory, counted without computing."""
 
-import copy
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from math import prod
 
@@ -76,41 +75,25 @@ def cost_table(costs: list[LayerCost]) -> str:
 # ---------------------------------------------------------------------------------------- memory
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that training or predicting needs, by what they are for."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.weights + self.gradients + self.optimizer + self.activations
-
-
 def predicted_memory(
-    model: nn.Module, image_shape: tuple[int, int, int], batch_size: int, *, optimizer: str | None = "adamw"
-) -> Memory:
-    """Bytes for one batch, before anything is computed; `optimizer` None means predicting, without gradients.
+    model: nn.Module, image_shape: tuple[int, ...], batch_size: int, *, optimizer: str | None = "adamw"
+) -> dict[str, int]:
+    """Bytes for one batch, by what they are for, before anything is computed; `optimizer` None means predicting.
 
     What PyTorch itself, the system and the convolutions' scratch space take comes on top.
     """
-    memory = Memory(tensor_bytes(model.parameters()), 0, 0, 0)
+    memory = {"weights": tensor_bytes(model.parameters()), "gradients": 0, "optimizer": 0, "activations": 0}
     if optimizer:
-        images = torch.empty(batch_size, *image_shape, device="meta")
-        memory = measured_memory(without_numbers(model), images, optimizer=optimizer)
+        memory |= step_memory(without_numbers(model), torch.empty(batch_size, *image_shape, device="meta"), optimizer)
     # Where nothing is kept, input and output of the largest layer are there at once. In place, they are one.
     layers = [cost for cost in layer_costs(model, image_shape) if not getattr(cost.layer, "inplace", False)]
     working = 4 * batch_size * max(prod(cost.input_shape) + prod(cost.output_shape) for cost in layers)
-    return replace(memory, activations=max(memory.activations, working))
+    return memory | {"activations": max(memory["activations"], working)}
 
 
-def measured_memory(model: nn.Module, images: Tensor, *, optimizer: str = "adamw") -> Memory:
-    """The bytes of the tensors that one training step on the images makes and keeps; a copy of the model makes it."""
-    model, kept = copy.deepcopy(model).train(), {}
+def step_memory(model: nn.Module, images: Tensor, optimizer: str) -> dict[str, int]:
+    """Bytes of the tensors that the model's first training step makes and keeps beside its weights."""
+    kept = {}
 
     def note(tensor: Tensor) -> Tensor:
         kept[id(tensor.untyped_storage())] = tensor.untyped_storage()  # each memory once, whatever shares it
@@ -118,19 +101,17 @@ def measured_memory(model: nn.Module, images: Tensor, *, optimizer: str = "adamw
 
     stepper = make_optimizer(model, optimizer, learning_rate=1e-3, weight_decay=0.0)
     labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    with torch.random.fork_rng([images.device] if images.is_cuda else []):
-        with saved_tensors_hooks(note, lambda tensor: tensor):  # called for all that autograd keeps
-            loss = F.cross_entropy(model(images), labels)
-        loss.backward()
+    with saved_tensors_hooks(note, lambda tensor: tensor):  # called for all that autograd keeps
+        loss = F.cross_entropy(model.train()(images), labels)
+    loss.backward()
     stepper.step()
     for parameter in model.parameters():
         kept.pop(id(parameter.untyped_storage()), None)  # kept too, but counted as weights
-    return Memory(
-        weights=tensor_bytes(model.parameters()),
-        gradients=tensor_bytes(parameter.grad for parameter in model.parameters()),
-        optimizer=tensor_bytes(chain.from_iterable(state.values() for state in stepper.state.values())),
-        activations=sum(storage.nbytes() for storage in kept.values()),
-    )
+    return {
+        "gradients": tensor_bytes(parameter.grad for parameter in model.parameters()),
+        "optimizer": tensor_bytes(chain.from_iterable(state.values() for state in stepper.state.values())),
+        "activations": sum(storage.nbytes() for storage in kept.values()),
+    }
 
 
 def tensor_bytes(tensors: Iterable) -> int:
@@ -138,8 +119,8 @@ def tensor_bytes(tensors: Iterable) -> int:
     return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
 
 
-def memory_table(memories: dict[str, Memory]) -> str:
+def memory_table(memories: dict[str, dict[str, int]]) -> str:
     """A text table, one column for each entry, in megabytes (a million bytes)."""
-    parts = ("weights", "gradients", "optimizer", "activations", "total")
-    rows = [[part, *(f"{getattr(memory, part) / 1e6:,.1f} MB" for memory in memories.values())] for part in parts]
+    columns = [memory | {"total": sum(memory.values())} for memory in memories.values()]
+    rows = [[part, *(f"{column[part] / 1e6:,.1f} MB" for column in columns)] for part in columns[0]]
     return format_table(["", *memories], rows)
