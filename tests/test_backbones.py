@@ -289,4 +289,5 @@ def test_timms_published_weights_are_fetched_once(timm, server, tmp_path, monkey
 
 def test_the_default_recipe_is_the_linear_head():
     recipe = TRANSFER_RECIPES["efficientnet_b0"]
-    assert (recipe.head, recipe.views) == ("linear", MIRRORED)
+    assert (recipe.head, recipe.views, recipe.learning_rate) == ("linear", MIRRORED, 3e-3)
+    assert TRANSFER_RECIPES["timm:tf_efficientnet_lite0"].learning_rate == 1e-3
