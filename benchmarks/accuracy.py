@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 
 from helpers import transfer
 from helpers.data import load_splits
-from helpers.plots import learning_curves
 from helpers.runs import COMPARED, RECIPES, comparison, write_json
 from helpers.settings import choose_setting
 
@@ -47,16 +46,8 @@ def measure(options: argparse.Namespace) -> None:
             runs = {name: RECIPES[name](splits, setting, seed=seed) for name in names}
         new = comparison(runs, splits, seed=seed)
         comparisons[seed] = new | {"models": comparisons.get(seed, {}).get("models", {}) | new["models"]}
-        if seed == options.seeds[0] and not options.only:
-            draw(runs, RESULTS / f"comparison_{splits.name}.png")
         runs_by_seed = [comparisons[seed] for seed in sorted(comparisons)]
         write_json(file, {"date": date.today().isoformat(), "runs": runs_by_seed})
-
-
-def draw(runs: dict, file: Path) -> None:
-    """The learning curves of one seed, side by side."""
-    accuracies = {name: run.summary["test_accuracy"] for name, run in runs.items()}
-    learning_curves({name: run.history for name, run in runs.items()}, test_accuracy=accuracies).savefig(file, dpi=110)
 
 
 def table() -> str:
