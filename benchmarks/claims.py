@@ -590,10 +590,10 @@ def main() -> None:
         torch.autocast = rounding_autocast
     for name in options.only or ([] if options.table else CLAIMS):
         for precision in dict.fromkeys(choose_precision(torch.device("cpu"), one) for one in options.precision):
-            start = time.perf_counter()
+            start = time.process_time()
             effects = [CLAIMS[name].measure(seed, precision) for seed in options.seeds]
             about = {"date": date.today().isoformat(), "environment": environment()}
-            about["seconds_a_seed"] = round((time.perf_counter() - start) / len(effects), 1)
+            about["processor_seconds"] = round((time.process_time() - start) / len(effects), 1)
             about["rounded"] = precision == "bfloat16" and not has_bfloat16_units()
             found = stored(file)  # now: another process may have measured another claim
             old = found["claims"].setdefault(name, {}).get(precision) if options.add else None
@@ -625,7 +625,7 @@ def holds(effects: list[float]) -> bool:
 def table(claims: dict) -> str:
     """A row for each claim and precision."""
     effect = "effect, mean ± 2 standard errors"
-    header = f"| lesson | claim | precision | {effect} | seeds against it | holds | processor | seconds a seed |"
+    header = f"| lesson | claim | precision | {effect} | seeds against it | holds | processor | its seconds a seed |"
     lines = [header, "|---|---|---|---|---|---|---|---|"]
     for name, claim in CLAIMS.items():
         for precision, one in claims.get(name, {}).items():
@@ -635,7 +635,7 @@ def table(claims: dict) -> str:
                 f"| {100 * mean(effects):+.1f} ± {100 * two_errors(effects):.1f} points "
                 f"| {sum(effect <= 0 for effect in effects)} of {len(effects)} "
                 f"| {'yes' if holds(effects) else 'no'} | {one['environment']['cpu']} "
-                f"| {one.get('seconds_a_seed', '–')} |"
+                f"| {one.get('processor_seconds', '–')} |"
             )
     return "\n".join([*lines, ""])
 
