@@ -252,7 +252,9 @@ def test_names_on_logarithmic_axes_are_plain_numbers_that_do_not_touch():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "", "500"]
     figure = plots.line_chart({"a": [0.4, 0.02]}, **AXES, log_y=True)
     figure.draw_without_rendering()
-    names = {label.get_text() for label in figure.axes[0].get_yticklabels(minor=True)}
+    low, high = figure.axes[0].get_ylim()  # older matplotlib names what lies outside, too
+    labels = [label for label in figure.axes[0].get_yticklabels(minor=True) if low <= label.get_position()[1] <= high]
+    names = {label.get_text() for label in labels}
     assert {"0.05", "0.2"} <= names <= {"", "0.02", "0.05", "0.2", "0.5"}
 
 
