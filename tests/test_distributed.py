@@ -355,7 +355,7 @@ def test_after_twenty_kills_a_training_ends_as_if_nothing_had_happened(few, tmp_
     start = time.monotonic()
     train("whole")
     seconds, chance, seen, kills = time.monotonic() - start, random.Random(0), set(), 0
-    while kills < 20:
+    while kills < 20 or len(seen) <= 5:  # on a busy machine many come before the next epoch ends
         process = multiprocessing.get_context("fork").Process(target=alone_train, args=(train,))
         process.start()
         time.sleep(chance.uniform(0, seconds / 15))
@@ -367,7 +367,7 @@ def test_after_twenty_kills_a_training_ends_as_if_nothing_had_happened(few, tmp_
         kills += 1
         seen.add(epochs_kept(tmp_path / "killed" / runs.CHECKPOINT_FILE))
     train("killed")
-    assert len(seen) > 2, seen  # at so many places, even on a busy machine
+    assert len(seen) > 5, seen
     (whole, *said), (killed, *said_of_killed) = learned(tmp_path / "whole"), learned(tmp_path / "killed")
     assert largest_difference(whole, killed) == 0
     assert said == said_of_killed
@@ -595,8 +595,12 @@ def test_two_machines_give_what_one_process_gives(torchrun, few, weights, tmp_pa
     assert command("train", "transfer", *chosen, "--out", tmp_path / "one")() == 0
     said = [machine.communicate(timeout=PATIENCE) for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
-    # What torchrun itself says of a machine that was done first depends on torch's version, and on chance.
-    assert [(bool(out), "Traceback" in errors) for out, errors in said] == [(True, False), (False, False)]
+    outputs, errors = zip(*said, strict=True)
+    assert [bool(output) for output in outputs] == [True, False]
+    if torch.torch_version.TorchVersion(torch.__version__) >= (2, 6):  # older ones warn of their own calls
+        # The machine that is done last may find the other one gone, of which torch's log warns: W1127 12:00:00 ...
+        assert [line for text in errors for line in text.splitlines() if not re.match(r"\[?W\d{4} ", line)] == []
+    assert not any("Traceback" in text for text in errors)
     (one, *rest), (two, *rest_of_two) = learned(tmp_path / "one"), learned(tmp_path / "out")
     assert largest_difference(one, two) == 0
     assert rest == rest_of_two
