@@ -12,6 +12,7 @@ from faults import running_server, whole
 from PIL import Image
 from safetensors.torch import save
 from small import alone, draw_classes
+from torch import nn
 
 from helpers import models, runs
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD, load_splits
@@ -291,3 +292,17 @@ def test_the_default_recipe_is_the_linear_head():
     recipe = TRANSFER_RECIPES["efficientnet_b0"]
     assert (recipe.head, recipe.views, recipe.learning_rate) == ("linear", MIRRORED, 3e-3)
     assert TRANSFER_RECIPES["timm:tf_efficientnet_lite0"].learning_rate == 1e-3
+
+
+def test_a_network_whose_code_computes_with_its_tensors_is_built_with_them():
+    """As timm's transformers did up to 1.0.20: the meta device has no number to give."""
+
+    def build():
+        rate = torch.linspace(0, 0.2, 3)[1].item()
+        return nn.Sequential(nn.Linear(4, 2), nn.Dropout(rate))
+
+    with pytest.raises(RuntimeError), torch.device("meta"):
+        build()
+    model = models.shapes_only(build)
+    assert model[0].weight.is_meta
+    assert model[1].p == pytest.approx(0.1)
