@@ -50,14 +50,14 @@ class TransferRecipe:
 LARGE = TransferRecipe("linear", MIRRORED, 3e-3)
 SMALL = TransferRecipe("linear", ALL, 3e-3, test_views=MIRRORED)
 OTHERS = TransferRecipe("linear", MIRRORED, 3e-3, test_views=MIRRORED)
-RATES = {"timm:tf_efficientnet_lite0": 1e-3}  # of OTHERS, where another rate was found better
+LEARNING_RATES = {"timm:tf_efficientnet_lite0": 1e-3}  # where another one than that of OTHERS was found better
 
 
 class Recipes(dict):
     """Name of a backbone to its recipe; one that has none of its own gets OTHERS, with the colours it expects."""
 
     def __missing__(self, name: str) -> TransferRecipe:
-        expected, rate = expected_images(name), RATES.get(name, OTHERS.learning_rate)
+        expected, rate = expected_images(name), LEARNING_RATES.get(name, OTHERS.learning_rate)
         return replace(OTHERS, learning_rate=rate, mean=expected["mean"], std=expected["std"])
 
 
