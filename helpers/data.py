@@ -125,7 +125,10 @@ class Splits:
 
 
 def load_splits(setting: Setting, *, seed: int = 0) -> Splits:
-    """The images of a setting in three splits, downloaded if need be; a split that is missing is cut by `seed`."""
+    """The images of a setting in three splits, downloaded if need be; a split that is missing is cut by `seed`.
+
+    Raises BadArgument if the folder can't be used, CourseError if a download or the reading of a file fails.
+    """
     if setting.name not in ARCHIVES:
         folder = SAMPLE if setting.name == "sample" else Path(setting.name)
         return read_folder(folder, name=folder.resolve().name, seed=seed)
@@ -159,7 +162,10 @@ def read_folder(folder: Path, parts: dict[str, Path] | None = None, *, name: str
 
 
 def find_splits(folder: Path) -> dict[str, Path]:
-    """The folder of each split; only "train", which is the folder itself, where no folder is named like a split."""
+    """The folder of each split; only "train", which is the folder itself, where no folder is named like a split.
+
+    Raises BadArgument if some are and others are not: nothing is quietly taken for a class, or left out.
+    """
     if not folder.is_dir():
         raise BadArgument(f"There is no folder {folder.absolute()}.")
     folders = class_folders(folder)
