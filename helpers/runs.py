@@ -142,7 +142,7 @@ def train_fine_tune(
     about = about_transfer(splits, setting, recipe, seed=seed) | {"training": "fine-tuned"}
     options = {"epochs": FINE_TUNING_EPOCHS, "precision": setting.precision}
     checkpoint = checkpoint_in(folder, resume, about, splits=splits, recipe="fine-tune", **options)
-    load_backbone(setting.backbone, setting.weights)  # a wrong one is refused before the folder changes
+    check_network(setting)
     make_ready(folder, OLD_RUN, resume=resume)
     run = train_transfer(splits, setting, recipe=recipe, seed=seed, report=report)
     if run.history.stopped:
@@ -153,6 +153,11 @@ def train_fine_tune(
     loaders = make_loaders(splits, setting.transfer_size, by_image=True, mean=recipe.mean, std=recipe.std)
     more = {"seconds_before": run.history.seconds, "folder": folder, "checkpoint": checkpoint}
     return train(model, about, loaders, options, **more)
+
+
+def check_network(setting: Setting) -> None:
+    """Raise BadArgument for a wrong backbone or weights file: before any training, and before a folder changes."""
+    load_backbone(setting.backbone, setting.weights)
 
 
 def about_scratch(splits: Splits, setting: Setting, *, seed: int = 0) -> dict:
@@ -221,7 +226,7 @@ COMPARED = ("scratch", "transfer")
 
 def compare(splits: Splits, setting: Setting, *, seed=0, folder: Path | None = None, report=print) -> dict[str, Run]:
     """Both recipes on the same images: {"scratch": Run, "transfer": Run}; with `folder` also comparison.json there."""
-    load_backbone(setting.backbone, setting.weights)  # a wrong one is refused before the folder changes
+    check_network(setting)
     old_runs = [f"{name}/{file}" for name in COMPARED for file in OLD_RUN]
     make_ready(folder, ["comparison.json", "comparison.png", *old_runs])
     runs = {}
