@@ -35,7 +35,7 @@ def measure(options: argparse.Namespace) -> None:
     """Both models for each seed; the file is written after each, so that a stopped run loses little."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
     file = file_of("accuracy", setting)
-    old = json.loads(file.read_text(encoding="utf-8"))["runs"] if options.only else []
+    old = json.loads(file.read_text(encoding="utf-8"))["runs"] if options.only and file.exists() else []
     comparisons = {run["seed"]: run for run in old}
     for seed in options.seeds:
         splits = load_splits(setting, seed=seed)
@@ -56,17 +56,19 @@ def table() -> str:
         "| images | model | seeds | test accuracy ± standard deviation (lowest to highest) | log loss "
         "| trained parameters | epochs | training time, median |"
     )
-    return results_table("accuracy_*.json", header, row, ("scratch", "transfer"), weights)
+    return results_table("accuracy_*.json", header, row, COMPARED, weights)
 
 
 def weights(run: dict) -> str:
-    """Where the transferred network comes from."""
-    return f" Weights: {run['models']['transfer']['weights']}."
+    """Where the transferred network comes from, if there is one."""
+    return f" Weights: {run['models']['transfer']['weights']}." if "transfer" in run["models"] else ""
 
 
 def row(runs: list[dict], model: str) -> str:
-    """One model over all seeds that it was measured with."""
+    """One model over all seeds that it was measured with; nothing without one."""
     runs = [run for run in runs if model in run["models"]]
+    if not runs:
+        return ""
     results = [run["models"][model] for run in runs]
     first, seconds = results[0], sorted(result["train_seconds"] for result in results)
     name = "SmallCNN from scratch" if model == "scratch" else f"{first['backbone']} transferred"

@@ -52,7 +52,7 @@ def results_table(
     `detail` says more about a file's first run, at the end of that last line.
     """
     files = {file: json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob(pattern))}
-    rows = [row(content["runs"], name) for content in files.values() for name in names]
+    rows = [line for content in files.values() for name in names if (line := row(content["runs"], name))]
     rule = "|" + "---|" * (header.count("|") - 1)
     notes = [note(file, content) + detail(content["runs"][0]) for file, content in files.items()]
     return "\n".join([header, rule, *rows, "", *notes, ""])
