@@ -99,14 +99,15 @@ def memory(pid: int) -> int:
 def measure_growth(options: argparse.Namespace) -> None:
     """The features of more and more images; other numbers of them stay as they were measured."""
     splits, file = load_splits(choose_setting(options.data)), RESULTS / "scaling_growth.json"
-    content = {"date": date.today().isoformat(), "environment": environment(), "data": options.data}
     runs = {run["images"]: run for run in json.loads(file.read_text(encoding="utf-8"))["runs"]} if file.exists() else {}
     for count in options.images:
         with TemporaryDirectory() as folder:
             repeat(splits, count, Path(folder, "images"))
-            runs[count] = {"images": count} | command("transfer", (2, 1), options, folder, f"{folder}/images")
+            found = command("transfer", (2, 1), options, folder, f"{folder}/images")
+        about = {"date": date.today().isoformat(), "environment": environment(), "data": options.data}
+        runs[count] = {"images": count} | found | about
         print(runs[count], flush=True)
-        write_json(file, content | {"runs": [runs[number] for number in sorted(runs)]})
+        write_json(file, {"runs": [runs[number] for number in sorted(runs)]})
 
 
 def repeat(splits, count: int, folder: Path) -> None:
@@ -145,7 +146,7 @@ def table() -> str:
         lines += [
             f"| {run['images']:,} | {run['seconds']:,.0f} s | {run['megabytes']:,} MB |" for run in content["runs"]
         ]
-        notes.append(note(file, content | {"runs": [content]}))
+        notes += dict.fromkeys(note(file, run | {"runs": [run]}) for run in content["runs"])
     return "\n".join([*lines, "", *notes, ""])
 
 
