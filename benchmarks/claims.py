@@ -624,18 +624,19 @@ def holds(effects: list[float]) -> bool:
 
 def table(claims: dict) -> str:
     """A row for each claim and precision."""
-    effect = "effect, mean ± 2 standard errors"
-    header = f"| lesson | claim | precision | {effect} | seeds against it | holds | processor | its seconds a seed |"
+    effect, time_taken = "effect, mean ± 2 standard errors", "processor time of a seed"
+    header = f"| lesson | claim | precision | {effect} | seeds against it | holds | processor | {time_taken} |"
     lines = [header, "|---|---|---|---|---|---|---|---|"]
     for name, claim in CLAIMS.items():
         for precision, one in claims.get(name, {}).items():
             effects = one["effects"]
+            seconds = f"{one['processor_seconds']:.0f} s" if "processor_seconds" in one else "–"
             lines.append(
                 f"| {claim.lesson} | {claim.sentence} | {precision}{' (rounded)' if one.get('rounded') else ''} "
                 f"| {100 * mean(effects):+.1f} ± {100 * two_errors(effects):.1f} points "
                 f"| {sum(effect <= 0 for effect in effects)} of {len(effects)} "
                 f"| {'yes' if holds(effects) else 'no'} | {one['environment']['cpu']} "
-                f"| {one.get('processor_seconds', '–')} |"
+                f"| {seconds} |"
             )
     return "\n".join([*lines, ""])
 
