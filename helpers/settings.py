@@ -88,8 +88,9 @@ def choose_setting(name: str | None = None, *, backbone=None, weights=None, prec
     setting = SETTINGS.get(name) or replace(SETTINGS["photos"], name=name)
     setting = replace(setting, precision=choose_precision(best_device(), precision))
     if backbone:
-        from .models import BACKBONES, expected_images  # here, because models imports this module
+        from .models import BACKBONES, LITE0, expected_images  # here, because models imports this module
 
+        backbone = LITE0 if backbone == f"{LITE0}.in1k" else backbone  # timm's longer name of the same weights
         size = setting.transfer_size if backbone in BACKBONES else expected_images(backbone)["size"]
         size = round(size * ENLARGED.get(backbone, 1))
         usual = SLIM_WEIGHTS.get(backbone, "imagenet") if name == "sample" else "imagenet"

@@ -40,7 +40,8 @@ FEATURES = {
     "resnet50": 2 * 2048, "mobilenet_v3_small": 2 * 576, "efficientnet_b0": 2 * 1280, "convnext_tiny": 2 * 768,
     "densenet121": 2 * 1024, "mobilenet_v2": 2 * 1280, "shufflenet_v2_x0_5": 2 * 1024, "mnasnet0_5": 2 * 1280,
     "regnet_y_400mf": 2 * 440, "swin_t": 2 * 768, "maxvit_t": 2 * 512, "alexnet": 2 * 256, "vgg19": 2 * 512,
-    "vit_b_16": 768, "timm:vgg11": 2 * 512, "timm:convnext_atto": 2 * 320, LITE0: 2 * 1280,
+    "googlenet": 2 * 1024, "inception_v3": 2 * 2048, "vit_b_16": 768,
+    "timm:vgg11": 2 * 512, "timm:convnext_atto": 2 * 320, LITE0: 2 * 1280,
     "timm:swin_tiny_patch4_window7_224": 2 * 768, "timm:vit_small_patch14_dinov2": 384,
 }  # fmt: skip
 
@@ -106,6 +107,21 @@ def test_a_transformer_of_torchvision_is_asked_for_its_class_token():
     assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in head.parameters()}
 
 
+@pytest.mark.parametrize(("name", "side"), [("googlenet", 64), ("inception_v3", 96)])
+def test_networks_that_answer_twice_while_they_train_answer_once(name, side, tmp_path):
+    """The published files hold the other classifiers too, and expect colours that the network changes itself."""
+    torch.manual_seed(0)
+    options = {"weights": None, "aux_logits": True, "init_weights": True, "transform_input": True}
+    published, images = torchvision.models.get_model(name, **options).eval(), torch.randn(2, 3, side, side)
+    torch.save(published.state_dict(), tmp_path / "weights.pth")
+    model = models.load_backbone(name, tmp_path / "weights.pth")
+    with torch.inference_mode():
+        torch.testing.assert_close(model.eval()(images), published(images))
+        assert model.train()(images).shape == (2, 1000)
+        base, head = models.split_model(models.replace_head(model, 3).eval())
+        torch.testing.assert_close(head(base(images)), model(images))
+
+
 # ---- names
 
 
@@ -122,6 +138,7 @@ def test_a_wrong_name_of_timm_lists_near_ones_and_weights_behind_a_point_are_all
     with pytest.raises(BadArgument, match="timm:tf_efficientnet_lite0"):
         models.check_backbone("timm:tf_eficientnet_lite_0")
     models.check_backbone(f"{LITE0}.in1k")
+    assert choose_setting("sample", backbone=f"{LITE0}.in1k") == choose_setting("sample", backbone=LITE0)
 
 
 def test_timm_where_it_is_not_installed_says_what_to_install(monkeypatch):
