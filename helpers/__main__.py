@@ -23,7 +23,7 @@ from .evaluating import as_text
 from .explaining import evidence, pool_of
 from .exporting import check_packages, export, page_files, write_page
 from .models import BACKBONES
-from .runs import RECIPES, compare, evaluate_run, is_finished, load_model, predict_all, read_run, transform_of
+from .runs import RECIPES, compare, evaluate_run, is_finished, predict_all, read_run, transform_of
 from .settings import PRECISIONS, SETTINGS, BadArgument, CourseError, Stopped, choose_setting, first_line, printable
 from .training import is_out_of_memory
 
@@ -214,22 +214,23 @@ def explain_command(options: argparse.Namespace) -> int:
     """Show which places of images speak for the class that a model names."""
     from .plots import image_grid, label, overlay
 
-    model, about = load_model(options.run)
+    run = read_run(options.run)
+    model, about = run.model, run.about
     pool_of(model)  # a network of which nothing can be shown is refused before anything is written
     paths, transform, seen, status = [*image_files(options.images)], transform_of(about), Counter(), 0
     check_writable(options.out)
-    for path, answer in predict_all(model, about, paths):
+    for path, answer in predict_all(model, about, paths, strangeness=run.strangeness):
         if isinstance(answer, CourseError):
             status = complain(answer, status=1)
             continue
-        name, probability, image = answer.name, answer.probability, load_image(path)
-        (places,) = evidence(model, transform(image)[None], torch.tensor([about["classes"].index(name)]))
-        figure = image_grid([image, overlay(image, places)], [label(path.name), f"{label(name)}, {probability:.1%}"])
+        image, title = load_image(path), f"{label(answer)}, {answer.probability:.1%}"
+        (places,) = evidence(model, transform(image)[None], torch.tensor([about["classes"].index(answer.name)]))
+        figure = image_grid([image, overlay(image, places)], [label(path.name), title])
         seen[path.stem] += 1  # two folders may each hold an image of this name
         again = f"_{seen[path.stem]}" if seen[path.stem] > 1 else ""
         file = options.out / f"{path.stem}_explained{again}.png"
         write_figure(figure, file)
-        say(path, name, f"{probability:.3f}", file)
+        say(path, answer, f"{answer.probability:.3f}", file)
     return status
 
 

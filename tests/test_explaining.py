@@ -12,9 +12,11 @@ from torch import nn
 
 from helpers import __main__ as command_line
 from helpers import explaining, models
+from helpers.evaluating import Strangeness
 from helpers.plots import overlay
+from helpers.runs import Run, read_run
 from helpers.settings import SAMPLE, BadArgument
-from helpers.training import placed
+from helpers.training import History, placed
 
 SIDE = 64
 NETWORKS = ["vgg16", "squeezenet1_1", "resnet18", "small_cnn", "averages alone"]
@@ -302,6 +304,14 @@ def test_a_figure_is_written_for_each_image_and_said(files, a_run, tmp_path, cap
         assert figure.width > 2 * 200
 
 
+def test_an_image_unlike_all_others_is_refused_as_by_predict(files, a_run, tmp_path, capsys, monkeypatch):
+    run = read_run(a_run)
+    run.strangeness = Strangeness(torch.zeros(1, 512), torch.ones(512), torch.tensor(0.5))  # all score 1
+    monkeypatch.setattr(command_line, "read_run", lambda folder: run)
+    assert explain(a_run, files, "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().out.count("\tnone of these (nearest: ") == 4
+
+
 def test_an_image_is_never_written_over(files, a_run):
     before = {path: path.read_bytes() for path in files.rglob("*.png")}
     assert explain(a_run, files / "ants", "--out", files / "ants") == 0
@@ -337,6 +347,7 @@ def test_a_network_without_feature_maps_and_an_older_run_are_one_line(files, a_r
     (tmp_path / "old").mkdir()
     save_file({"x": torch.zeros(1)}, tmp_path / "old" / "model.safetensors", {"run": "{}"})
     assert "this version of the course" in refused(capsys, tmp_path / "old", files, "--out", out)
-    monkeypatch.setattr(command_line, "load_model", lambda folder: (transformer(), {"image_size": SIDE}))
+    run = Run(transformer(), {"image_size": SIDE}, History(), summary={"epochs": 0})
+    monkeypatch.setattr(command_line, "read_run", lambda folder: run)
     assert "pools no feature maps" in refused(capsys, a_run, files, "--out", out)
     assert not out.exists()
