@@ -36,6 +36,14 @@ CHOSEN = " (the course's choice)"
 def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
     """What is compared, by name: the recipe, the images' side in pixels, the precision."""
     chosen, size = TRANSFER_RECIPES[setting.backbone], setting.transfer_size
+    if setting.backbone not in TRANSFER_RECIPES:  # its recipe is that of all others, but for views and rate
+        views = {"one view": PLAIN, "flipped images too, two answers averaged": MIRRORED}
+        candidates = {
+            f"linear head, {text}, learning rate {rate:g}": replace(chosen, views=v, test_views=v, learning_rate=rate)
+            for text, v in views.items()
+            for rate in (3e-4, 1e-3, 3e-3)
+        }
+        return {name + CHOSEN * (one == chosen): (one, size, "fast") for name, one in candidates.items()}
     full = 3e-4 if setting.backbone.startswith("vgg16") else 3e-3
     all_views = TransferRecipe("linear", ALL, 3e-3)
     candidates = {

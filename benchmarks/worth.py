@@ -2,7 +2,7 @@
 
 python -m benchmarks.worth --data sample
 python -m benchmarks.worth --data photos --backbones squeezenet1_1=FILE timm:tf_efficientnet_lite0=FILE
-python -m benchmarks.worth --data sample --fine-tune      the fine-tuned networks too, which takes minutes
+python -m benchmarks.worth --data sample --fine-tune --seeds 0 1 2 3 4 5 6 7 8 9      the fine-tuned networks too
 python -m benchmarks.worth --table                        only write the table anew from the JSON files
 
 The training images are the published ones, without a validation split: whatever a head chooses, it chooses inside the
@@ -28,10 +28,13 @@ from torch import Tensor
 
 from helpers.costs import layer_costs
 from helpers.data import EvalTransform, ImageDataset, Splits, load_splits, make_loaders
+from helpers.downloads import sha256_of
 from helpers.models import (
     AverageAndMaxPool,
+    blocks,
     count_parameters,
     freeze_base_layers,
+    freeze_batch_norm,
     last_layer,
     load_backbone,
     pretrained_classes,
@@ -39,7 +42,7 @@ from helpers.models import (
     split_model,
     unfreeze,
 )
-from helpers.runs import write_json
+from helpers.runs import FINE_TUNING_RATES, write_json
 from helpers.settings import SAMPLE, Setting, best_device, choose_precision, choose_setting, environment, short
 from helpers.training import evaluate, fit, learning_rates_by_block
 from helpers.transfer import TRANSFER_RECIPES, Features, extract_features, feature_loader, forward, ridge_head
@@ -48,6 +51,7 @@ from helpers.transfer import standardize as standardize_head
 from .pages import RESULTS, note, parser_of_settings, write_table
 
 COUNTS = (2, 4, 10, 20, 40, 100, 200, 400, 1000, 1600)
+TUNED = (2, 4, 10, 20, 40, 100, 200, 400)
 LAW_COUNTS = (10, 20, 40, 100, 200)  # that the law is fitted to
 DRAWS = 20
 SLIM = [f"vgg16={SAMPLE / 'vgg16_slim.safetensors'}", f"vgg16_bn={SAMPLE / 'vgg16_bn_slim.safetensors'}"]
@@ -59,7 +63,7 @@ def main() -> None:
     """Measure one setting (unless --table) and write the table."""
     parser = parser_of_settings("Measure what transfer is worth.", seeds=[0, 1, 2, 3, 4])
     parser.add_argument("--backbones", nargs="+", metavar="NAME=FILE", default=SLIM)
-    parser.add_argument("--fine-tune", action="store_true", help="fine-tune too, from a few numbers of images")
+    parser.add_argument("--fine-tune", type=int, nargs="*", metavar="IMAGES", help="fine-tune, on so many images each")
     options = parser.parse_args()
     if not options.table:
         measure(options)
@@ -73,8 +77,12 @@ def measure(options: argparse.Namespace) -> None:
     for given in options.backbones:
         name, _, weights = given.partition("=")
         setting = choose_setting(options.data, backbone=name, weights=weights)
-        run = measure_tuned(setting, options.seeds) if options.fine_tune else measure_backbone(setting, options.seeds)
         old = next((one for one in content["runs"] if one["backbone"] == name), {})
+        if options.fine_tune is None:
+            run = measure_backbone(setting, options.seeds)
+        else:
+            tuned = old.get("fine-tuned", {}) | measure_tuned(setting, options.fine_tune or TUNED, options.seeds)
+            run = {"fine-tuned": {count: tuned[count] for count in sorted(tuned, key=int)}}
         run = old | run | {"environment": environment()}
         content["runs"] = [one for one in content["runs"] if one["backbone"] != name] + [run]
         write_json(file, content | {"date": date.today().isoformat()})
@@ -90,7 +98,8 @@ def measure_backbone(setting: Setting, seeds: list[int]) -> dict:
     train, test = sorted(splits.train + splits.validation), splits.test
     network = load_backbone(setting.backbone, setting.weights)
     about = {"data": {"name": splits.name, "train": len(train), "test": len(test)}, "backbone": setting.backbone}
-    about |= {"weights": short(setting.weights), "image_size": setting.transfer_size, **costs(network, setting)}
+    about |= {"weights": short(setting.weights), "sha256": sha256_of(Path(setting.weights))}
+    about |= {"image_size": setting.transfer_size, "precision": setting.precision, **costs(network, setting)}
     base, _ = split_model(freeze_base_layers(replace_head(copy.deepcopy(network), len(splits.classes))))
     kinds = 2 if any(isinstance(layer, AverageAndMaxPool) for layer in base.modules()) else 1
     stored = features_of(base, setting, train + test, splits.digests)
@@ -229,13 +238,13 @@ def processor_time(base, setting: Setting) -> float:
 # ---------------------------------------------------------------------------------------- fine-tuned
 
 
-def measure_tuned(setting: Setting, seeds: list[int]) -> dict:
+def measure_tuned(setting: Setting, counts: list[int], seeds: list[int]) -> dict[str, list[float]]:
     """Number of images to the test accuracy of a network that was fine-tuned on them, for each seed."""
     splits, found = load_splits(setting, seed=0), {}
-    for count in (10, 40, 100, 400):
+    for count in counts:
         found[str(count)] = [tune(setting, splits, count, seed) for seed in seeds]
         print("fine-tuned", count, found[str(count)], flush=True)
-    return {"fine-tuned": found}
+    return found
 
 
 def tune(setting: Setting, splits: Splits, count: int, seed: int) -> float:
@@ -245,7 +254,9 @@ def tune(setting: Setting, splits: Splits, count: int, seed: int) -> float:
     """
     chosen = draw([label for _, label in splits.train], count, seed)
     few = replace(splits, train=[splits.train[i] for i in chosen])
-    train, *_, test = make_loaders(few, setting.transfer_size, passes=max(1, 100 // count))
+    recipe = TRANSFER_RECIPES[setting.backbone]
+    colours = {"mean": recipe.mean, "std": recipe.std}
+    train, *_, test = make_loaders(few, setting.transfer_size, passes=max(1, 100 // count), **colours)
     model = freeze_base_layers(replace_head(load_backbone(setting.backbone, setting.weights), len(splits.classes)))
     base, head = split_model(model)
     stored = features_of(base, setting, few.train, splits.digests)
@@ -253,8 +264,9 @@ def tune(setting: Setting, splits: Splits, count: int, seed: int) -> float:
     plain = stored[range(len(few.train))][0]
     ridge, _ = ridge_head(head[0](plain), stored.labels)
     head[-1].load_state_dict(ridge.state_dict())
-    rates = learning_rates_by_block(unfreeze(model, 5), head=1e-3, factor=0.5)
-    looked_at = make_loaders(replace(few, validation=few.train), setting.transfer_size)[1]
+    model = freeze_batch_norm(unfreeze(model, len(blocks(model))))
+    rates = learning_rates_by_block(model, head=FINE_TUNING_RATES[setting.name], factor=0.5)
+    looked_at = make_loaders(replace(few, validation=few.train), setting.transfer_size, **colours)[1]
     fit(model, train, looked_at, epochs=8, learning_rate=rates, seed=seed, **QUIET)
     return evaluate(model, test, device=best_device()).accuracy
 
