@@ -80,8 +80,8 @@ def add_legend(figure: Figure, entries: Mapping, *, columns: int | None = None) 
 
 
 def begin_near_lowest(axes) -> None:
-    """Let an axis of shares begin at the tenth below the lowest one, and end at 1."""
-    axes.set_ylim(max(0, numpy.floor(10 * axes.dataLim.ymin - 0.1) / 10), 1.005)
+    """Let an axis of shares begin at a half, or at the tenth below the lowest one, and end at 1."""
+    axes.set_ylim(min(0.5, max(0, numpy.floor(10 * axes.dataLim.ymin - 0.1) / 10)), 1.005)
 
 
 # ---------------------------------------------------------------------------------------- lines

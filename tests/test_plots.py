@@ -282,6 +282,8 @@ def test_learning_curves_draw_every_run():
     assert legend_of(figure) == [*trained, "b, test 85.0%", "a, test 55.0%"]
     assert loss.get_ylim()[0] == 0
     assert accuracy.get_ylim() == pytest.approx((0.4, 1.005))
+    near = plots.learning_curves({"a": history([0.95, 0.96])})  # a gain of a point must not look like all there is
+    assert near.axes[1].get_ylim() == pytest.approx((0.5, 1.005))
 
 
 def test_learning_curves_show_train_and_validation_where_they_belong():
