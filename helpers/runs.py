@@ -261,7 +261,10 @@ def comparison_table(runs: dict[str, Run]) -> str:
         ["epochs", *(run.summary["epochs"] for run in runs.values())],
         ["training time", *(f"{run.summary['train_seconds']:.1f} s" for run in runs.values())],
     ]
-    return format_table(["", *runs], rows)
+    note = "(training time: with the base's features, unless an earlier run has stored them)"
+    return "\n".join(
+        [format_table(["", *runs], rows), *[note] * any("backbone" in run.summary for run in runs.values())]
+    )
 
 
 # ----------------------------------------------------------------------------------- on the disk

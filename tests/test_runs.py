@@ -642,6 +642,8 @@ def test_the_table_has_the_runs_side_by_side(splits, setting):
     assert lines[1].split() == ["test", "accuracy", *accuracy]
     assert lines[3].split() == ["parameters", "394,643", "230,955"]  # counted by hand: 230,568 in slim convolutions
     assert lines[5].split() == ["epochs", "2", "2"]
+    assert "unless an earlier run has stored them" in lines[7]  # or a second run's 0.2 s would be a riddle
+    assert len(runs.comparison_table({"scratch": found["scratch"]}).splitlines()) == 7
 
 
 def test_splits_need_no_files_digests(tmp_path):
