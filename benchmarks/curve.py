@@ -2,6 +2,7 @@
 
 python -m benchmarks.curve --data sample
 python -m benchmarks.curve --data photos --backbone squeezenet1_1 --weights FILE --seeds 0 1 2
+python -m benchmarks.curve --data sample --counts 2 4        other numbers stay as they were measured
 python -m benchmarks.curve --table        only draw the figure and write the table anew from the JSON files
 
 A seed draws the images, the same for both models, and the start of the weights. With fewer images there are more passes
@@ -27,34 +28,36 @@ from helpers.settings import Setting, choose_setting, environment
 
 from .pages import RESULTS, ROOT, note, parser_of_settings, write_table
 
-COUNTS = (10, 20, 40, 100, 200, 400)
+COUNTS = (2, 4, 10, 20, 40, 100, 200, 400)
 NAMES = {"scratch": "from scratch", "transfer": "transferred"}
 
 
 def main() -> None:
     """Measure one setting (unless --table), draw it and write the table."""
-    options = parser_of_settings("Measure accuracy over the number of training images.", seeds=[0, 1, 2]).parse_args()
+    parser = parser_of_settings("Measure accuracy over the number of training images.", seeds=[0, 1, 2])
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="of training images")
+    options = parser.parse_args()
     if not options.table:
         measure(options)
     for file in RESULTS.glob("curve_*.json"):
         draw(json.loads(file.read_text(encoding="utf-8"))).savefig(file.with_suffix(".png"), dpi=110)
-    write_table(table(), command="benchmarks.curve", pages=(RESULTS / "README.md", ROOT / "README.md"))
+    write_table(table(), command="benchmarks.curve")
+    write_table(headline(), command="benchmarks.curve", pages=(ROOT / "README.md",))
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Both models for each number of images and each seed; the file is written after each."""
+    """Both models for each number of images and each seed; the file is written after each, others in it stay."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
-    file, runs = RESULTS / f"curve_{Path(setting.name).name}.json", []
+    file = RESULTS / f"curve_{Path(setting.name).name}.json"
+    old = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else []
+    runs = {(run["seed"], run["images"]): run for run in old}
     for seed in options.seeds:
         splits = load_splits(setting, seed=seed)
-        for count in (count for count in COUNTS if count <= len(splits.train)):
-            runs.append(measure_one(splits, setting, count, seed=seed))
-            print(runs[-1], flush=True)
-            content = {
-                "date": date.today().isoformat(),
-                "runs": [{**run, "environment": environment()} for run in runs],
-            }
-            write_json(file, content)
+        for count in (count for count in options.counts if count <= len(splits.train)):
+            run = measure_one(splits, setting, count, seed=seed) | {"environment": environment()}
+            runs[seed, count] = run
+            print(run, flush=True)
+            write_json(file, {"date": date.today().isoformat(), "runs": [runs[key] for key in sorted(runs)]})
 
 
 def measure_one(splits: Splits, setting: Setting, count: int, *, seed: int) -> dict:
@@ -110,6 +113,12 @@ def table() -> str:
             lines.append(f"| {name} | {count:,} | {cell(found['scratch'][count])} | {cell(found['transfer'][count])} |")
         notes += [note(file, content), *readings(found)]
     return "\n".join([*lines, "", *notes, ""])
+
+
+def headline() -> str:
+    """How the sample's curve is read, for the course's first page."""
+    content = json.loads((RESULTS / "curve_sample.json").read_text(encoding="utf-8"))
+    return "\n".join([*readings(accuracies(content["runs"])), ""])
 
 
 def readings(found: dict[str, dict[int, list[float]]]) -> list[str]:
