@@ -32,6 +32,15 @@ def draw_animal(species, seed, *, cover=(0.65, 0.2)):
     return add_light(image.resize((SIZE, SIZE), Image.Resampling.BOX), dice)
 
 
+def draw_folder(folder, counts, *, seed):
+    """Draw so many of each animal into class folders of a new `folder`, and return that; `seed`: a tuple."""
+    for species, count in counts.items():
+        (folder / species).mkdir(parents=True)
+        for i in range(count):
+            draw_animal(species, (*seed, i)).save(folder / species / f"{i:03d}.png")
+    return folder
+
+
 def find_head(species, seed):
     """Where the head is in the image that `draw_animal` draws with this seed: booleans (SIZE, SIZE)."""
     image, headless = draw_uncovered(species, Dice(species, seed))
