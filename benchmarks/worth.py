@@ -79,11 +79,11 @@ def measure(options: argparse.Namespace) -> None:
         setting = choose_setting(options.data, backbone=name, weights=weights)
         old = next((one for one in content["runs"] if one["backbone"] == name), {})
         if options.fine_tune is None:
-            run = measure_backbone(setting, options.seeds)
+            run = measure_backbone(setting, options.seeds) | {"environment": environment()}
         else:
             tuned = old.get("fine-tuned", {}) | measure_tuned(setting, options.fine_tune or TUNED, options.seeds)
-            run = {"fine-tuned": {count: tuned[count] for count in sorted(tuned, key=int)}}
-        run = old | run | {"environment": environment()}
+            run = {"fine-tuned": {count: tuned[count] for count in sorted(tuned, key=int)}, "tuned on": environment()}
+        run = old | run
         content["runs"] = [one for one in content["runs"] if one["backbone"] != name] + [run]
         write_json(file, content | {"date": date.today().isoformat()})
         print(name, {key: value for key, value in run.items() if key != "curve"}, flush=True)
