@@ -111,7 +111,8 @@ def table() -> str:
         name = f"`{content['runs'][0]['data']}`"
         for count in found["scratch"]:
             lines.append(f"| {name} | {count:,} | {cell(found['scratch'][count])} | {cell(found['transfer'][count])} |")
-        notes += [note(file, content), *readings(found)]
+        notes += dict.fromkeys(note(file, content | {"runs": [run]}) for run in content["runs"])
+        notes += readings(found)
     return "\n".join([*lines, "", *notes, ""])
 
 
