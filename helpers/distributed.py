@@ -41,7 +41,8 @@ def group() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # how torchrun ends the others when one has died
-    backend = "cpu:gloo,cuda:nccl" if best_device().type == "cuda" and dist.is_nccl_available() else "gloo"
+    on_cpu = not torch.cuda.is_available() or os.environ.get("COURSE_DEVICE", "").startswith("cpu")
+    backend = "gloo" if on_cpu or not dist.is_nccl_available() else "cpu:gloo,cuda:nccl"
     try:
         store, me, count = next(dist.rendezvous("env://"))
         # The others wait for a day while rank 0 trains a head. A process that dies is noticed at once, not by this.
@@ -63,13 +64,13 @@ def group() -> Iterator[None]:
 
 
 def check_places() -> None:
-    """Raise BadArgument for more processes than this machine has cores or GPUs; give each its own GPU."""
-    mine, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), best_device().type == "cuda"
-    places = torch.cuda.device_count() if gpus else os.cpu_count() or 1
+    """Raise BadArgument for more processes than this machine has GPUs or cores; give each its own GPU."""
+    mine, device = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), best_device().type
+    places = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device, os.cpu_count() or 1)
     if mine > places:
-        what = "GPUs" if gpus else "cores"
-        raise BadArgument(f"{mine} processes on {places} {what}. Start torchrun with --nproc-per-node {places}.")
-    if gpus:
+        what, more = ("cores", "") if device == "cpu" else ("GPUs", ", or set COURSE_DEVICE=cpu")
+        raise BadArgument(f"{mine} processes on {places} {what}. Start torchrun with --nproc-per-node {places}{more}.")
+    if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
 
 
@@ -77,12 +78,14 @@ def speak(store: dist.Store, error: BaseException) -> None:
     """Raise a silent end, unless this process is the first to tell its error. Of one that died, another one tells."""
     if isinstance(error, SystemExit) and not error.code:
         return
+    # Only torch's own errors: a file may be called igloo.jpg.
+    lost = isinstance(error, SystemExit | dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))
     dead, who = [], "The processes were ended from outside"
     try:
         store.set(f"left {rank()}", "")
         if store.add("spoken", 1) > 1:
             raise SystemExit(1)
-        if not isinstance(error, SystemExit | dist.DistError) and "gloo" not in str(error):
+        if not lost:
             return
         end = time.monotonic() + 5
         while (dead := [r for r in range(world()) if not store.check([f"left {r}"])]) and time.monotonic() < end:
@@ -104,14 +107,11 @@ def gather(item) -> list:
 
 def once(work: Callable):
     """What `work` returns: rank 0 does it alone and tells the others, who wait."""
-    if world() == 1:
-        return work()
-    box = [None]
-    if rank() == 0:
-        context = copy_context()
-        context.run(alone.set, True)
-        box = [context.run(work)]
-    dist.broadcast_object_list(box)
+    context = copy_context()
+    context.run(alone.set, True)
+    box = [context.run(work) if rank() == 0 else None]
+    if world() > 1:
+        dist.broadcast_object_list(box)
     return box[0]
 
 
@@ -122,8 +122,8 @@ def collected(items: list) -> list:
 
 def agree(**facts) -> None:
     """Raise BadArgument, naming it, if one of these differs between processes."""
-    for name, fact in facts.items():
-        first, *others = gather(fact)
-        for other, theirs in enumerate(others, start=1):
-            if theirs != first:
-                raise BadArgument(f"{name} is {first} in process 0 and {theirs} in process {other}.")
+    everyone = gather(facts)
+    for name, first in everyone[0].items():
+        for other, theirs in enumerate(everyone):
+            if theirs[name] != first:
+                raise BadArgument(f"{name} is {first} in process 0 and {theirs[name]} in process {other}.")

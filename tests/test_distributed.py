@@ -291,7 +291,7 @@ def test_an_image_that_one_process_can_not_read_is_named_once(setting, images, t
 
     def refuse(path):
         if path == lost:
-            raise CourseError(f"{path} could not be read (the network drive is gone).")
+            raise CourseError(f"{path} could not be read (the drive igloo is gone).")
         return read(path)
 
     def later(*arguments):
@@ -305,7 +305,7 @@ def test_an_image_that_one_process_can_not_read_is_named_once(setting, images, t
         monkeypatch.setattr(training, "train_one_epoch", later)
     arguments = ("train", recipe, "--data", setting.name, "--backbone", "vgg16_bn", "--weights", setting.weights)
     line = one_line(together(command(*arguments, "--out", tmp_path / "out"), tmp_path / "said"))
-    assert line == f"error: {lost} could not be read (the network drive is gone)."
+    assert line == f"error: {lost} could not be read (the drive igloo is gone)."
     assert not (tmp_path / "out" / runs.RUN_FILE).exists()
 
 
