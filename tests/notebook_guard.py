@@ -30,7 +30,7 @@ FLOORS = {
 
 MOST_BYTES = 1_000_000
 MOST_CELLS = 49
-MOST_LINES = 19  # the set-up cell may have more
+MOST_LINES = 16  # the set-up cell may have more
 LIVE_DISPLAY = {"clear_output", "update_display", "display_id"}  # what they leave depends on timing
 MACHINE_PATH = re.compile(r"/home/|/root/|/Users/|[A-Z]:\\+Users")
 UNCOMPARED_MIMES = {"image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"}
@@ -129,15 +129,13 @@ def collapse_problems(notebook):
 
 
 def prediction_problems(notebook):
-    """Below a text that asks for a prediction, the first cell with an output has it collapsed."""
+    """Below a text that asks for a prediction, the cells up to the next text have their outputs collapsed."""
     asked = False
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "markdown":
             asked = "**Predict" in cell.source
-        elif asked and cell.outputs:
-            asked = False
-            if "hide-output" not in cell.metadata.get("tags", []):
-                yield f"cell {number}: it answers a **Predict**, so it needs the tag 'hide-output'"
+        elif asked and cell.outputs and "hide-output" not in cell.metadata.get("tags", []):
+            yield f"cell {number}: it answers a **Predict**, so it needs the tag 'hide-output'"
 
 
 def alt_text_problems(notebook):

@@ -262,6 +262,10 @@ def test_a_missing_or_different_setup_cell_fails(tmp_path, change, expected):
             "cell 11: it answers a **Predict**",
         ),
         (
+            [new_markdown_cell("**Predict** it."), collapsed("hide-output"), code("print(x)", stream("1"))],
+            "cell 11: it answers a **Predict**",
+        ),
+        (
             [code("draw()", shown(alt=" ", image_png="aGk=")), new_markdown_cell("Figure: x.")],
             "cell 9: its image has no",
         ),
