@@ -64,11 +64,12 @@ GOOD_CELLS = [
     code("text = '''\n%matplotlib\n!ls\n'''\ntext", shown(text_plain="'%matplotlib'")),
     new_markdown_cell("**Predict:** how much is 2 + 2?"),
     collapsed("hide-output"),
+    new_markdown_cell("Four."),
 ]
 
 
 def good_cells():
-    """Return the cells of a notebook that keeps every rule; the numbers of its cells run from 1 to 8."""
+    """Return the cells of a notebook that keeps every rule; the numbers of its cells run from 1 to 9."""
     return copy.deepcopy(GOOD_CELLS)
 
 
@@ -115,7 +116,7 @@ def test_a_good_notebook_passes(tmp_path):
 )
 def test_a_source_that_breaks_a_rule_fails(tmp_path, source, expected):
     (problem,) = found_in(tmp_path, with_cell(code(source)))
-    assert problem.startswith("cell 9: ")
+    assert problem.startswith("cell 10: ")
     assert expected in problem
 
 
@@ -146,7 +147,7 @@ def test_a_longer_setup_cell_passes(tmp_path):
 )
 def test_an_output_that_breaks_a_rule_fails(tmp_path, output, expected):
     (problem,) = found_in(tmp_path, with_cell(code("x = 1", output)))
-    assert problem.startswith("cell 9: ")
+    assert problem.startswith("cell 10: ")
     assert expected in problem
 
 
@@ -158,7 +159,7 @@ def test_the_bytes_of_a_image_are_no_path(tmp_path):
 def test_an_unexecuted_cell_fails(tmp_path):
     cells = good_cells()
     found_in(tmp_path, cells)
-    cells[-1].execution_count = None
+    cells[-2].execution_count = None
     assert found_in(tmp_path, cells, renumber=False) == ["cell 8: not executed"]
 
 
@@ -176,7 +177,7 @@ def test_cells_executed_out_of_order_fail(tmp_path):
 def test_a_count_that_skips_a_number_fails(tmp_path):
     cells = good_cells()
     found_in(tmp_path, cells)
-    cells[-1].execution_count = 9
+    cells[-2].execution_count = 9
     assert found_in(tmp_path, cells, renumber=False) == ["cell 8: executed as number 9, expected 5"]
 
 
@@ -252,22 +253,22 @@ def test_a_missing_or_different_setup_cell_fails(tmp_path, change, expected):
 @pytest.mark.parametrize(
     ("cells", "expected"),
     [
-        ([collapsed()], "cell 9: tagged 'hide-output' or collapsed, not both"),
-        ([code("x = 1", tags=["hide-output"])], "cell 9: tagged 'hide-output' or collapsed, not both"),
-        ([code("x = 1", tags=["hide-output"], jupyter={"outputs_hidden": True})], "cell 9: tagged"),
-        ([code("x = 1", tags=["hide-output"], collapsed=True)], "cell 9: tagged"),
-        ([code("x = 1", jupyter={"outputs_hidden": True})], "cell 9: tagged"),
+        ([collapsed()], "cell 10: tagged 'hide-output' or collapsed, not both"),
+        ([code("x = 1", tags=["hide-output"])], "cell 10: tagged 'hide-output' or collapsed, not both"),
+        ([code("x = 1", tags=["hide-output"], jupyter={"outputs_hidden": True})], "cell 10: tagged"),
+        ([code("x = 1", tags=["hide-output"], collapsed=True)], "cell 10: tagged"),
+        ([code("x = 1", jupyter={"outputs_hidden": True})], "cell 10: tagged"),
         (
             [new_markdown_cell("Look.\n\n**Predict** it."), code("x = 1"), code("print(x)", stream("1"))],
-            "cell 11: it answers a **Predict**",
+            "cell 12: it answers a **Predict**",
         ),
         (
             [new_markdown_cell("**Predict** it."), collapsed("hide-output"), code("print(x)", stream("1"))],
-            "cell 11: it answers a **Predict**",
+            "cell 12: it answers a **Predict**",
         ),
         (
             [code("draw()", shown(alt=" ", image_png="aGk=")), new_markdown_cell("Figure: x.")],
-            "cell 9: its image has no",
+            "cell 10: its image has no",
         ),
     ],
 )
@@ -280,4 +281,4 @@ def test_a_prediction_that_is_given_away_or_an_image_without_words_fails(tmp_pat
 def test_a_image_without_a_caption_fails(tmp_path, after):
     image = code("draw()", shown(image_png="aGk=", text_plain="<Figure>"))
     (problem,) = found_in(tmp_path, with_cell(image, *after))
-    assert problem.startswith("cell 9: its image has no caption")
+    assert problem.startswith("cell 10: its image has no caption")
