@@ -220,7 +220,7 @@ def table() -> str:
         "|---|---|---|---|---|",
         *(speed_row(content, images, workers, name) for images, workers in kinds for name in names),
         "",
-        "| way | seeds | test accuracy ± deviation (lowest to highest) |",
+        "| way | seeds | test accuracy ± standard deviation (lowest to highest) |",
         "|---|---|---|",
         *(accuracy_row(content["accuracy"], name) for name in names),
         "",

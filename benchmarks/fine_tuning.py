@@ -91,7 +91,7 @@ def fine_tune(run: Run, splits: Splits, options: argparse.Namespace, *, last_blo
 def table() -> str:
     """All JSON files of this benchmark as Markdown: a row for each stage."""
     header = (
-        "| images | network | stage | seeds | test accuracy ± deviation (lowest to highest) | log loss "
+        "| images | network | stage | seeds | test accuracy ± standard deviation (lowest to highest) | log loss "
         "| trained parameters | epochs | training time, median |"
     )
     return results_table("fine_tuning_*.json", header, row, tuple(STAGES))
