@@ -130,7 +130,8 @@ def table_of(runs: list[dict]) -> str:
     lines = [
         f"`{sizes['name']}`, {images} images, {runs[0]['backbone']}, seeds {seeds}:",
         "",
-        "| recipe | validation accuracy ± standard deviation | validation loss | test accuracy ± standard deviation | seconds |",
+        "| recipe | validation accuracy ± standard deviation | validation loss "
+        "| test accuracy ± standard deviation | seconds |",
         "|---|---|---|---|---|",
         *(row([run["recipes"][name] for run in runs], name) for name in runs[0]["recipes"]),
         "",
