@@ -18,7 +18,17 @@ from helpers.data import load_splits
 from helpers.runs import COMPARED, RECIPES, comparison, write_json
 from helpers.settings import choose_setting
 
-from .pages import RESULTS, ROOT, accuracy_cell, file_of, images_cell, parser_of_settings, results_table, write_table
+from .pages import (
+    RESULTS,
+    ROOT,
+    accuracy_cell,
+    file_of,
+    images_cell,
+    parser_of_settings,
+    refuse_mixture,
+    results_table,
+    write_table,
+)
 
 
 def main() -> None:
@@ -37,6 +47,8 @@ def measure(options: argparse.Namespace) -> None:
     file = file_of("accuracy", setting)
     old = json.loads(file.read_text(encoding="utf-8"))["runs"] if options.only and file.exists() else []
     comparisons = {run["seed"]: run for run in old}
+    for run in old:
+        refuse_mixture(run["environment"], file)
     for seed in options.seeds:
         splits = load_splits(setting, seed=seed)
         print(f"seed {seed}")

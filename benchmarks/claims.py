@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache, partial
 from itertools import product
+from math import inf
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
@@ -39,12 +40,12 @@ from helpers.data import (
     IMAGENET_STD,
     EvalTransform,
     Splits,
-    cores,
     denormalize,
     load_image,
     load_splits,
     make_loaders,
 )
+from helpers.distributed import cores
 from helpers.drawing import PRETRAINING, draw_animal, draw_folder, find_head, restyle
 from helpers.explaining import FILLS, evidence, grad_cam, trial
 from helpers.models import (
@@ -64,7 +65,7 @@ from helpers.spoiling import spoil
 from helpers.training import History, autocast, evaluate, fit, learning_rates_by_block
 
 from .curve import draw_images
-from .pages import RESULTS, write_table
+from .pages import RESULTS, refuse_mixture, write_table
 from .worth import features_of, one_draw
 
 SAMPLE = SETTINGS["sample"]
@@ -646,17 +647,25 @@ def measure_all(options: argparse.Namespace, file: Path) -> None:
     """Each seed and precision in a process of one thread, as many at a time as there are cores: no thread waits."""
     precisions = dict.fromkeys(choose_precision(torch.device("cpu"), one) for one in options.precision)
     before, found, names = stored(file)["claims"] if options.add else {}, {}, options.only or list(CLAIMS)
+    torch.set_num_threads(1)  # as the processes do
+    for name, precision in product(before.keys() & set(names), precisions):
+        refuse_mixture(before[name].get(precision, {}).get("environment", environment()), file)
     with ProcessPoolExecutor(cores(), get_context("spawn"), initializer=prepare_process) as pool:
         jobs = {pool.submit(measure, names, *job): job for job in product(options.seeds, precisions)}
-        for job in as_completed(jobs):
-            (seed, precision), content = jobs[job], stored(file)  # now: another command may have measured others
-            for name, effect_and_seconds in job.result().items():
-                fresh = found.setdefault((name, precision), {})
-                fresh[seed] = effect_and_seconds
-                old = before.get(name, {}).get(precision, {"seeds": [], "effects": []})
-                content["claims"].setdefault(name, {})[precision] = record(old, fresh, precision)
-            print(seed, precision, job.result(), flush=True)
-            write_json(file, content)
+        try:
+            for job in as_completed(jobs):
+                (seed, precision), content = jobs[job], stored(file)  # now: another command may have measured others
+                print(seed, precision, job.result(), flush=True)
+                for name, effect_and_seconds in job.result().items():
+                    fresh = found.setdefault((name, precision), {})
+                    fresh[seed] = effect_and_seconds
+                    if len(fresh) == len(set(options.seeds)):  # until then, what was measured before stays
+                        old = before.get(name, {}).get(precision, {"seeds": [], "effects": []})
+                        content["claims"].setdefault(name, {})[precision] = record(old, fresh, precision)
+                write_json(file, content)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def prepare_process() -> None:
@@ -680,7 +689,7 @@ def record(old: dict, fresh: dict[int, tuple[float, float]], precision: str) -> 
     effects = dict(zip(old["seeds"], old["effects"], strict=True)) | {seed: one for seed, (one, _) in fresh.items()}
     return {
         "date": date.today().isoformat(),
-        "environment": environment() | {"threads": 1},
+        "environment": environment(),
         "processor_seconds": round(mean(seconds for _, seconds in fresh.values()), 1),
         "rounded": precision == "bfloat16" and not has_bfloat16_units(),
         "seeds": sorted(effects),
@@ -696,7 +705,7 @@ def stored(file: Path) -> dict:
 
 def two_errors(effects: list[float]) -> float:
     """Two standard errors of the mean."""
-    return 2 * stdev(effects) / len(effects) ** 0.5
+    return 2 * stdev(effects) / len(effects) ** 0.5 if len(effects) > 1 else inf
 
 
 def holds(effects: list[float]) -> bool:

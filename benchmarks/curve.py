@@ -50,14 +50,14 @@ def measure(options: argparse.Namespace) -> None:
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
     file = RESULTS / f"curve_{Path(setting.name).name}.json"
     old = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else []
-    runs = {(run["seed"], run["images"]): run for run in old}
+    runs = {(run["seed"], run["images"]): run for run in old if run["backbone"] == setting.backbone}
     for seed in options.seeds:
         splits = load_splits(setting, seed=seed)
         for count in (count for count in options.counts if count <= len(splits.train)):
-            run = measure_one(splits, setting, count, seed=seed) | {"environment": environment()}
-            runs[seed, count] = run
-            print(run, flush=True)
-            write_json(file, {"date": date.today().isoformat(), "runs": [runs[key] for key in sorted(runs)]})
+            about = {"environment": environment(), "date": date.today().isoformat()}
+            runs[seed, count] = measure_one(splits, setting, count, seed=seed) | about
+            print(runs[seed, count], flush=True)
+            write_json(file, {"runs": [runs[key] for key in sorted(runs)]})
 
 
 def measure_one(splits: Splits, setting: Setting, count: int, *, seed: int) -> dict:
@@ -112,24 +112,24 @@ def table() -> str:
         for count in found["scratch"]:
             lines.append(f"| {name} | {count:,} | {cell(found['scratch'][count])} | {cell(found['transfer'][count])} |")
         notes += dict.fromkeys(note(file, content | {"runs": [run]}) for run in content["runs"])
-        notes += readings(found)
+        notes += readings(content["runs"])
     return "\n".join([*lines, "", *notes, ""])
 
 
 def headline() -> str:
     """How the sample's curve is read, for the course's first page."""
     content = json.loads((RESULTS / "curve_sample.json").read_text(encoding="utf-8"))
-    return "\n".join([*readings(accuracies(content["runs"])), ""])
+    return "\n".join([*readings(content["runs"]), ""])
 
 
-def readings(found: dict[str, dict[int, list[float]]]) -> list[str]:
+def readings(runs: list[dict]) -> list[str]:
     """For few images: with how many from scratch the other network is as good, in each draw."""
     lines = []
-    for count in (10, 20, 40):
+    for count in sorted({10, 20, 40} & {run["images"] for run in runs}):
         needed = []
-        for draw_number, level in enumerate(found["transfer"][count]):
-            curve = {size: values[draw_number] for size, values in found["scratch"].items()}
-            needed.append(images_needed(level, curve))
+        for one in (run for run in runs if run["images"] == count):
+            curve = {run["images"]: run["scratch"] for run in runs if run["seed"] == one["seed"]}
+            needed.append(images_needed(one["transfer"], curve))
         most = "more than all" if max(needed) == inf else f"{max(needed):.0f}"
         least = "more than all" if min(needed) == inf else f"{min(needed):.0f}"
         lines.append(f"- {count} images transferred do as well as {least} to {most} from scratch, by the draw.")

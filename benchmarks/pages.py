@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
 
-from helpers.settings import Setting
+from helpers.settings import Setting, environment
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -69,10 +69,17 @@ def accuracy_cell(accuracy: list[float], *, mark: str = "") -> str:
     return f"{mark}{mean(accuracy):.1%}{mark}{deviation} ({min(accuracy):.1%} to {max(accuracy):.1%})"
 
 
+def refuse_mixture(old: dict, file: Path) -> None:
+    """End if what a file holds was measured on another processor, or with other versions, than would be added to it."""
+    if (now := environment()) != old:
+        raise SystemExit(f"{file.name} was measured in {old}, and this is {now}: measure all of it anew.")
+
+
 def note(file: Path, content: dict) -> str:
-    """Where and when a file was measured."""
-    where = content["runs"][0]["environment"]
+    """Where and when a file was measured; a run may have a date of its own."""
+    first = content["runs"][0]
+    where, when = first["environment"], first.get("date", content.get("date"))
     return (
-        f"- `{file.name}`: {content['date']}, {where['device']}, {where['cpu']}, {where['threads']} threads, "
+        f"- `{file.name}`: {when}, {where['device']}, {where['cpu']}, {where['threads']} threads, "
         f"Python {where['python']}, torch {where['torch']}, torchvision {where['torchvision']}."
     )

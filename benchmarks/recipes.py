@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace) -> None:
     """Every recipe for each seed; the file is written after each, so that a stopped run loses little."""
     setting = choose_setting(options.data, backbone=options.backbone, weights=options.weights)
     file = file_of("recipes", setting)
-    earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if options.only else []
+    earlier = json.loads(file.read_text(encoding="utf-8"))["runs"] if options.only and file.exists() else []
     runs = {run["seed"]: run for run in earlier}
     with TemporaryDirectory() as stores:
         for seed in options.seeds:

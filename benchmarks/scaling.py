@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -77,9 +78,10 @@ def command(
     own = {"OMP_NUM_THREADS": str(threads), "COURSE_CACHE": cache}
     start, highest = time.perf_counter(), 0
     with subprocess.Popen(line, env=os.environ | own, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
+        while process.returncode is None:
             highest = max(highest, memory(process.pid))
-            time.sleep(1)  # a look takes a while itself
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)  # a look takes a while itself
     if process.returncode:
         raise SystemExit(f"{' '.join(line)} ended with {process.returncode}")
     return {"seconds": round(time.perf_counter() - start, 2), "megabytes": round(highest / 1e6)}
@@ -88,11 +90,9 @@ def command(
 def memory(pid: int) -> int:
     """Bytes that a process and all that it has started hold; what they share counts once."""
     total = 0
-    for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-        try:
+    with suppress(psutil.Error, OSError):  # one has just ended
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
             total += process.memory_full_info().pss
-        except (psutil.Error, OSError):  # it has just ended
-            continue
     return total
 
 
@@ -104,7 +104,7 @@ def measure_growth(options: argparse.Namespace) -> None:
         with TemporaryDirectory() as folder:
             repeat(splits, count, Path(folder, "images"))
             found = command("transfer", (2, 1), options, folder, f"{folder}/images")
-        about = {"date": date.today().isoformat(), "environment": environment(), "data": options.data}
+        about = {"date": date.today().isoformat(), "environment": environment() | {"threads": 1}, "data": options.data}
         runs[count] = {"images": count} | found | about
         print(runs[count], flush=True)
         write_json(file, {"runs": [runs[number] for number in sorted(runs)]})

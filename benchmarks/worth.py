@@ -78,14 +78,17 @@ def measure(options: argparse.Namespace) -> None:
         name, _, weights = given.partition("=")
         setting = choose_setting(options.data, backbone=name, weights=weights)
         old = next((one for one in content["runs"] if one["backbone"] == name), {})
+        about = {"environment": environment(), "date": date.today().isoformat()}
         if options.fine_tune is None:
-            run = measure_backbone(setting, options.seeds) | {"environment": environment()}
+            run = old | measure_backbone(setting, options.seeds) | about
+        elif not old:
+            raise SystemExit(f"{file.name} has no curve of {name} yet: measure that first, without --fine-tune.")
         else:
-            tuned = old.get("fine-tuned", {}) | measure_tuned(setting, options.fine_tune or TUNED, options.seeds)
-            run = {"fine-tuned": {count: tuned[count] for count in sorted(tuned, key=int)}, "tuned on": environment()}
-        run = old | run
+            tuned = measure_tuned(setting, options.fine_tune or TUNED, options.seeds)
+            tuned = old.get("fine-tuned", {}) | {count: {"accuracy": tuned[count]} | about for count in tuned}
+            run = old | {"fine-tuned": {count: tuned[count] for count in sorted(tuned, key=int)}}
         content["runs"] = [one for one in content["runs"] if one["backbone"] != name] + [run]
-        write_json(file, content | {"date": date.today().isoformat()})
+        write_json(file, content)
         print(name, {key: value for key, value in run.items() if key != "curve"}, flush=True)
 
 
@@ -265,7 +268,9 @@ def tune(setting: Setting, splits: Splits, count: int, seed: int) -> float:
     ridge, _ = ridge_head(head[0](plain), stored.labels)
     head[-1].load_state_dict(ridge.state_dict())
     model = freeze_batch_norm(unfreeze(model, len(blocks(model))))
-    rates = learning_rates_by_block(model, head=FINE_TUNING_RATES[setting.name], factor=0.5)
+    rates = learning_rates_by_block(
+        model, head=FINE_TUNING_RATES.get(setting.name, FINE_TUNING_RATES["photos"]), factor=0.5
+    )
     looked_at = make_loaders(replace(few, validation=few.train), setting.transfer_size, **colours)[1]
     fit(model, train, looked_at, epochs=8, learning_rate=rates, seed=seed, **QUIET)
     return evaluate(model, test, device=best_device()).accuracy
@@ -301,7 +306,8 @@ def table() -> str:
     header += "| `train transfer` |"
     lines = [header, "|" + "---|" * (header.count("|") - 1), *map(row, runs)]
     tuned = [
-        f"| `{run['data']['name']}` | {run['backbone']} | {count} | {cell(run['curve'][count])} | {cell(values)} |"
+        f"| `{run['data']['name']}` | {run['backbone']} | {count} | {cell(run['curve'][count])} "
+        f"| {cell(values['accuracy'])} |"
         for run in runs
         for count, values in run.get("fine-tuned", {}).items()
     ]
@@ -312,7 +318,11 @@ def table() -> str:
             "|---|---|---|---|---|",
             *tuned,
         ]
-    notes = [note(file, content) for file, content in files.items()]
+    notes = {}
+    for file, content in files.items():
+        notes |= dict.fromkeys(note(file, {"runs": [run]}) for run in content["runs"])
+        tuned = [one for run in content["runs"] for one in run.get("fine-tuned", {}).values()]
+        notes |= dict.fromkeys(f"{note(file, {'runs': [one]})} Fine-tuned there." for one in tuned)
     return "\n".join([*lines, "", *notes, ""])
 
 

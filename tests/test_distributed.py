@@ -252,6 +252,22 @@ def test_more_processes_than_cores_or_images(setting, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_one_process_for_an_apple_gpu(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "best_device", lambda: torch.device("mps"))
+    with pytest.raises(BadArgument, match=r"2 processes on 1 GPU\. .*per-node 1, or set COURSE_DEVICE=cpu"):
+        distributed.check_places()
+
+
+def test_variables_of_torchrun_that_are_empty_or_alone(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "")
+    with distributed.group():
+        assert distributed.world() == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as a cluster's job may have it, without a rank
+    with pytest.raises(CourseError, match=r"RANK.* torchrun"), distributed.group():
+        pass
+
+
 def test_more_processes_than_a_batch_has_images(setting, tmp_path):
     splits = data.load_splits(setting)
     loaders = data.make_loaders(splits, 32, batch_size=2)
@@ -366,8 +382,8 @@ def test_after_twenty_kills_a_training_ends_as_if_nothing_had_happened(few, tmp_
             continue
         kills += 1
         seen.add(epochs_kept(tmp_path / "killed" / runs.CHECKPOINT_FILE))
+        assert kills < 200, f"it does not get on: {seen}"
     train("killed")
-    assert len(seen) > 5, seen
     (whole, *said), (killed, *said_of_killed) = learned(tmp_path / "whole"), learned(tmp_path / "killed")
     assert largest_difference(whole, killed) == 0
     assert said == said_of_killed
