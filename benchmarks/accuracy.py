@@ -1,8 +1,8 @@
-"""Measure both models over several seeds, and write `results/`.
+"""Measure both models over several seeds, and the fine-tuned one on demand, and write `results/`.
 
 python -m benchmarks.accuracy --data sample --seeds 0 1 2 3 4
 python -m benchmarks.accuracy --data photos --backbone squeezenet1_1 --weights FILE --seeds 0 1 2
-python -m benchmarks.accuracy --only scratch --seeds 3   one model; what else was measured stays as it was
+python -m benchmarks.accuracy --only fine-tune --seeds 3   one model; what else was measured stays as it was
 python -m benchmarks.accuracy --table        only write the table anew from the JSON files
 """
 
@@ -34,7 +34,7 @@ from .pages import (
 def main() -> None:
     """Measure one setting (unless --table) and write the table."""
     parser = parser_of_settings("Measure both models over several seeds.", seeds=[0, 1, 2, 3, 4])
-    parser.add_argument("--only", choices=COMPARED, help="measure one model, and keep what was measured of the other")
+    parser.add_argument("--only", choices=RECIPES, help="measure one model, and keep what was measured of the others")
     options = parser.parse_args()
     if not options.table:
         measure(options)
@@ -68,7 +68,7 @@ def table() -> str:
         "| images | model | seeds | test accuracy ± standard deviation (lowest to highest) | log loss "
         "| trained parameters | epochs | training time, median |"
     )
-    return results_table("accuracy_*.json", header, row, COMPARED, weights)
+    return results_table("accuracy_*.json", header, row, tuple(RECIPES), weights)
 
 
 def weights(run: dict) -> str:
@@ -83,7 +83,9 @@ def row(runs: list[dict], model: str) -> str:
         return ""
     results = [run["models"][model] for run in runs]
     first, seconds = results[0], sorted(result["train_seconds"] for result in results)
-    name = "SmallCNN from scratch" if model == "scratch" else f"{first['backbone']} transferred"
+    name = "SmallCNN from scratch"
+    if model != "scratch":
+        name = f"{first['backbone']} {'transferred' if model == 'transfer' else 'fine-tuned'}"
     return (
         f"| {images_cell(runs[0]['data'])} | {name} | {', '.join(str(run['seed']) for run in runs)} "
         f"| {accuracy_cell([result['test_accuracy'] for result in results], mark='**')} "

@@ -30,6 +30,7 @@ from helpers.transfer import ALL, MIRRORED, PLAIN, TRANSFER_RECIPES, TransferRec
 from .pages import RESULTS, file_of, note, parser_of_settings, write_table
 
 MIDDLE = "linear head, all views, only the middle"
+SMALL_IMAGES = "the course's choice, images as small as for the network from scratch"
 CHOSEN = " (the course's choice)"
 
 
@@ -43,7 +44,8 @@ def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
             for text, v in views.items()
             for rate in (3e-4, 1e-3, 3e-3)
         }
-        return {name + CHOSEN * (one == chosen): (one, size, "fast") for name, one in candidates.items()}
+        found = {name + CHOSEN * (one == chosen): (one, size, "fast") for name, one in candidates.items()}
+        return found | {SMALL_IMAGES: (chosen, setting.scratch_size, "fast")}
     full = 3e-4 if setting.backbone.startswith("vgg16") else 3e-3
     all_views = TransferRecipe("linear", ALL, 3e-3)
     candidates = {
@@ -58,7 +60,7 @@ def recipes(setting: Setting) -> dict[str, tuple[TransferRecipe, int, str]]:
     found[MIDDLE] = (all_views, size, "fast")
     found["linear head, all views, 7/8 of the size"] = (all_views, size * 7 // 8, "fast")
     found["the course's choice, exact in float32"] = (chosen, size, "float32")
-    return found
+    return found | ({SMALL_IMAGES: (chosen, setting.scratch_size, "fast")} if size > setting.scratch_size else {})
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def measure(options: argparse.Namespace) -> None:
             raise SystemExit(f"{file.name} has no curve of {name} yet: measure that first, without --fine-tune.")
         else:
             tuned = measure_tuned(setting, options.fine_tune or TUNED, options.seeds)
-            tuned = old.get("fine-tuned", {}) | {count: {"accuracy": tuned[count]} | about for count in tuned}
+            tuned = old.get("fine-tuned", {}) | {count: tuned[count] | about for count in tuned}
             run = old | {"fine-tuned": {count: tuned[count] for count in sorted(tuned, key=int)}}
         content["runs"] = [one for one in content["runs"] if one["backbone"] != name] + [run]
         write_json(file, content)
@@ -104,10 +104,9 @@ def measure_backbone(setting: Setting, seeds: list[int]) -> dict:
     about |= {"weights": short(setting.weights), "sha256": sha256_of(Path(setting.weights))}
     about |= {"image_size": setting.transfer_size, "precision": setting.precision, **costs(network, setting)}
     base, _ = split_model(freeze_base_layers(replace_head(copy.deepcopy(network), len(splits.classes))))
-    kinds = 2 if any(isinstance(layer, AverageAndMaxPool) for layer in base.modules()) else 1
-    stored = features_of(base, setting, train + test, splits.digests)
-    rows = torch.stack([stored[range(len(train + test) * v, len(train + test) * (v + 1))][0] for v in views(stored)])
-    images, labels = rows.mean(0), stored.labels
+    kinds, stored = kinds_of(base), features_of(base, setting, train + test, splits.digests)
+    rows, labels = by_view(stored), stored.labels
+    images = rows.mean(0)
     about["curve"] = curve(images, labels, len(train), kinds)
     about["law"] = law_errors(images, labels, len(train), kinds)
     about["one view"] = [one_draw(rows[0], labels, len(train), len(train) * 4 // 5, kinds, seed) for seed in seeds]
@@ -117,9 +116,15 @@ def measure_backbone(setting: Setting, seeds: list[int]) -> dict:
     return about | {"milliseconds": times, "milliseconds of one view": times / stored.views}
 
 
-def views(stored: Features) -> range:
-    """The numbers of the views that are stored."""
-    return range(stored.views)
+def kinds_of(base) -> int:
+    """How many kinds of numbers its features are made of: averages and maxima, or one."""
+    return 2 if any(isinstance(layer, AverageAndMaxPool) for layer in base.modules()) else 1
+
+
+def by_view(stored: Features) -> Tensor:
+    """The stored features as (views, images, features)."""
+    count = len(stored.labels)
+    return torch.stack([stored[range(count * view, count * (view + 1))][0] for view in range(stored.views)])
 
 
 def features_of(base, setting: Setting, images: list, digests: dict, *, precision: str = "fast") -> Features:
@@ -241,19 +246,21 @@ def processor_time(base, setting: Setting) -> float:
 # ---------------------------------------------------------------------------------------- fine-tuned
 
 
-def measure_tuned(setting: Setting, counts: list[int], seeds: list[int]) -> dict[str, list[float]]:
-    """Number of images to the test accuracy of a network that was fine-tuned on them, for each seed."""
+def measure_tuned(setting: Setting, counts: list[int], seeds: list[int]) -> dict[str, dict[str, list[float]]]:
+    """Number of images to the test accuracies of networks before and after they were fine-tuned, for each seed."""
     splits, found = load_splits(setting, seed=0), {}
     for count in counts:
-        found[str(count)] = [tune(setting, splits, count, seed) for seed in seeds]
-        print("fine-tuned", count, found[str(count)], flush=True)
+        before, after = zip(*(tune(setting, splits, count, seed) for seed in seeds), strict=True)
+        found[str(count)] = {"frozen base": list(before), "fine-tuned": list(after)}
+        print(count, found[str(count)], flush=True)
     return found
 
 
-def tune(setting: Setting, splits: Splits, count: int, seed: int) -> float:
+def tune(setting: Setting, splits: Splits, count: int, seed: int) -> tuple[float, float]:
     """Lesson 4's way: the head first, here by ridge regression, then all blocks, each at a rate of its own.
 
-    No validation image has a say: the training images stand in their place. Few images are shown more often.
+    No validation image has a say: the training images stand in their place. Few images are shown more often. Both
+    test accuracies, before and after, are of the same draw and of one view of each test image.
     """
     chosen = draw([label for _, label in splits.train], count, seed)
     few = replace(splits, train=[splits.train[i] for i in chosen])
@@ -262,18 +269,20 @@ def tune(setting: Setting, splits: Splits, count: int, seed: int) -> float:
     train, *_, test = make_loaders(few, setting.transfer_size, passes=max(1, 100 // count), **colours)
     model = freeze_base_layers(replace_head(load_backbone(setting.backbone, setting.weights), len(splits.classes)))
     base, head = split_model(model)
-    stored = features_of(base, setting, few.train, splits.digests)
-    standardize_head(head, stored)
-    plain = stored[range(len(few.train))][0]
-    ridge, _ = ridge_head(head[0](plain), stored.labels)
+    kinds, stored = kinds_of(base), features_of(base, setting, few.train, splits.digests)
+    rows = by_view(stored).mean(0)
+    variance = rows.var(0, correction=0).view(kinds, -1).mean(1).repeat_interleave(rows.shape[1] // kinds)
+    head[0].learn(rows.mean(0), variance)  # one for each kind: few images can't tell each feature's
+    ridge, _ = ridge_head(head[0](rows), stored.labels, kinds=kinds)
     head[-1].load_state_dict(ridge.state_dict())
+    before = evaluate(model, test, device=best_device()).accuracy
     model = freeze_batch_norm(unfreeze(model, len(blocks(model))))
     rates = learning_rates_by_block(
         model, head=FINE_TUNING_RATES.get(setting.name, FINE_TUNING_RATES["photos"]), factor=0.5
     )
     looked_at = make_loaders(replace(few, validation=few.train), setting.transfer_size, **colours)[1]
     fit(model, train, looked_at, epochs=8, learning_rate=rates, seed=seed, **QUIET)
-    return evaluate(model, test, device=best_device()).accuracy
+    return before, evaluate(model, test, device=best_device()).accuracy
 
 
 # -------------------------------------------------------------------------------------------- read
@@ -306,16 +315,16 @@ def table() -> str:
     header += "| `train transfer` |"
     lines = [header, "|" + "---|" * (header.count("|") - 1), *map(row, runs)]
     tuned = [
-        f"| `{run['data']['name']}` | {run['backbone']} | {count} | {cell(run['curve'][count])} "
-        f"| {cell(values['accuracy'])} |"
+        f"| `{run['data']['name']}` | {run['backbone']} | {count} | {cell(values['frozen base'])} "
+        f"| {cell(values['fine-tuned'])} | {gain(values)} |"
         for run in runs
         for count, values in run.get("fine-tuned", {}).items()
     ]
     if tuned:
         lines += [
             "",
-            "| images | backbone | training images | frozen base | fine-tuned |",
-            "|---|---|---|---|---|",
+            "| images | backbone | training images | frozen base | fine-tuned | gain, mean ± 2 standard errors |",
+            "|---|---|---|---|---|---|",
             *tuned,
         ]
     notes = {}
@@ -338,6 +347,12 @@ def row(run: dict) -> str:
         f"| **{curve[everything][0]:.1%}** ({int(everything):,}) | {predicted:.2%}; it is {error:.2%} "
         f"| {cell(run['one view'])} | {cell(run['recipe'])} |"
     )
+
+
+def gain(values: dict[str, list[float]]) -> str:
+    """What fine-tuning adds to the frozen base, draw by draw."""
+    gains = [after - before for before, after in zip(values["frozen base"], values["fine-tuned"], strict=True)]
+    return f"{100 * mean(gains):+.1f} ± {200 * stdev(gains) / len(gains) ** 0.5:.1f} points"
 
 
 def cell(values: list[float]) -> str:
