@@ -32,7 +32,7 @@ MOST_BYTES = 1_000_000
 MOST_CELLS = 49
 MOST_LINES = 16  # the set-up cell may have more
 LIVE_DISPLAY = {"clear_output", "update_display", "display_id"}  # what they leave depends on timing
-MACHINE_PATH = re.compile(r"/home/|/root/|/Users/|[A-Z]:\\+Users")
+MACHINE_PATH = re.compile(r"/home/|/root/|/tmp/|/Users/|[A-Z]:\\+Users")
 UNCOMPARED_MIMES = {"image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"}
 
 
