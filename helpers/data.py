@@ -44,6 +44,7 @@ LEFT_BEHIND = {
 SHARE = 0.2  # of the train split goes to each split that is missing
 # Mean and standard deviation of ImageNet's images, which pretrained networks expect (RGB in [0, 1]).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SMALL_FILE = 10_000  # bytes: below, threads cost more time than they save
 
 
 # ------------------------------------------------------------------------------ where images are
@@ -629,12 +630,17 @@ class ImageDataset(Dataset):
         return decode(content, path, at_least=round(1.3 * self.size))
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
-        """A whole batch, as DataLoader asks for it, decoded in threads; a worker process has one.
+        """A whole batch, as DataLoader asks for it: decoded in threads, but for small files and in worker processes.
 
         The transform goes through the images in their order, because its random numbers come in that of the seed.
         """
         paths, labels = zip(*(self.images[index] for index in indices), strict=True)
-        with closing(stream(self.load, paths, 1 if get_worker_info() else cores())) as decoded:
+        small = paths[0].is_file() and paths[0].stat().st_size < SMALL_FILE
+        if small or get_worker_info():
+            decoded = (self.load(path) for path in paths)
+        else:
+            decoded = stream(self.load, paths, cores())
+        with closing(decoded):
             return list(zip(map(self.seen, indices, decoded), labels, strict=True))
 
 

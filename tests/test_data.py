@@ -1088,7 +1088,9 @@ def test_loaders_carry_what_is_known_about_the_files(splits):
     assert data.make_loaders(many, 32)[0].batch_size == 32
 
 
-def test_a_batch_is_decoded_in_threads_and_equals_its_images_alone(splits, monkeypatch):
+@pytest.mark.parametrize("small", [True, False])
+def test_a_batch_is_decoded_in_threads_unless_files_are_small_and_equals_its_images_alone(splits, monkeypatch, small):
+    monkeypatch.setattr(data, "SMALL_FILE", splits.train[7][0].stat().st_size + small)
     dataset, threads, alone_in = data.make_loaders(splits, 32, augment=False)[0].dataset, set(), data.decode
     alone = [dataset[index] for index in (7, 3, 20)]
 
@@ -1099,7 +1101,7 @@ def test_a_batch_is_decoded_in_threads_and_equals_its_images_alone(splits, monke
     monkeypatch.setattr(data, "decode", decode)
     together = dataset.__getitems__([7, 3, 20])
     assert threads
-    assert threading.main_thread() not in threads
+    assert (threading.main_thread() in threads) == small
     assert all(torch.equal(one[0], other[0]) for one, other in zip(together, alone, strict=True))
     assert [label for _, label in together] == [label for _, label in alone]
 
