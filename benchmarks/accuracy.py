@@ -30,6 +30,8 @@ from .pages import (
     write_table,
 )
 
+NAMES = {"scratch": "SmallCNN from scratch", "transfer": "{} transferred", "fine-tune": "{} fine-tuned"}
+
 
 def main() -> None:
     """Measure one setting (unless --table) and write the table."""
@@ -83,9 +85,7 @@ def row(runs: list[dict], model: str) -> str:
         return ""
     results = [run["models"][model] for run in runs]
     first, seconds = results[0], sorted(result["train_seconds"] for result in results)
-    name = "SmallCNN from scratch"
-    if model != "scratch":
-        name = f"{first['backbone']} {'transferred' if model == 'transfer' else 'fine-tuned'}"
+    name = NAMES[model].format(first.get("backbone"))
     return (
         f"| {images_cell(runs[0]['data'])} | {name} | {', '.join(str(run['seed']) for run in runs)} "
         f"| {accuracy_cell([result['test_accuracy'] for result in results], mark='**')} "

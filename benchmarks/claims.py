@@ -257,10 +257,8 @@ def spoiled_collection(seed: int, precision: str) -> dict[str, float]:
         spoiled = load_splits(replace(SAMPLE, name=str(Path(folder) / "images")))
         copied = audit(Path(folder) / "images").of("near-duplicate across splits")
         loaders = {name: pixels_and_features(part, precision) for name, part in spoiled.parts().items()}
-    labels, copies, repeated = (
-        loaders["train"][2],
-        *map(set, zip(*((one.path, one.other) for one in copied), strict=True)),
-    )
+    labels, copies = loaders["train"][2], {finding.path for finding in copied}
+    repeated = {finding.other for finding in copied}
     has_copy = torch.tensor([path in repeated for path, _ in spoiled.test])
     original = torch.tensor([path not in copies for path, _ in spoiled.train])
     lent = []

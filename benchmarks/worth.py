@@ -277,9 +277,8 @@ def tune(setting: Setting, splits: Splits, count: int, seed: int) -> tuple[float
     head[-1].load_state_dict(ridge.state_dict())
     before = evaluate(model, test, device=best_device()).accuracy
     model = freeze_batch_norm(unfreeze(model, len(blocks(model))))
-    rates = learning_rates_by_block(
-        model, head=FINE_TUNING_RATES.get(setting.name, FINE_TUNING_RATES["photos"]), factor=0.5
-    )
+    rate = FINE_TUNING_RATES.get(setting.name, FINE_TUNING_RATES["photos"])
+    rates = learning_rates_by_block(model, head=rate, factor=0.5)
     looked_at = make_loaders(replace(few, validation=few.train), setting.transfer_size, **colours)[1]
     fit(model, train, looked_at, epochs=8, learning_rate=rates, seed=seed, **QUIET)
     return before, evaluate(model, test, device=best_device()).accuracy

@@ -28,7 +28,7 @@ def rank() -> int:
     return dist.get_rank() if world() > 1 else 0
 
 
-def number(name: str) -> int:
+def how_many(name: str) -> int:
     """What torchrun says in an environment variable; 1 where it says nothing."""
     return int(os.environ.get(name) or 1)
 
@@ -36,13 +36,13 @@ def number(name: str) -> int:
 def cores() -> int:
     """How many processor cores this process may use, those of a machine divided among its processes."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, here // number("LOCAL_WORLD_SIZE"))
+    return max(1, here // how_many("LOCAL_WORLD_SIZE"))
 
 
 @contextmanager
 def group() -> Iterator[None]:
     """Join the processes that torchrun started, for a while. Only rank 0 prints; the first with an error speaks."""
-    if number("WORLD_SIZE") == 1:
+    if how_many("WORLD_SIZE") == 1:
         yield
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # how torchrun ends the others when one has died
@@ -71,7 +71,7 @@ def group() -> Iterator[None]:
 
 def check_places() -> None:
     """Raise BadArgument for more processes than this machine has GPUs or cores; give each its own GPU."""
-    mine, device = number("LOCAL_WORLD_SIZE"), best_device().type
+    mine, device = how_many("LOCAL_WORLD_SIZE"), best_device().type
     places = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device, os.cpu_count() or 1)
     if mine > places:
         what, more = ("core", "") if device == "cpu" else ("GPU", ", or set COURSE_DEVICE=cpu")

@@ -139,6 +139,7 @@ def test_a_longer_setup_cell_passes(tmp_path):
         (stream("UserWarning: old\n", name="stderr"), "output on stderr"),
         (shown(image_svg_xml="<svg/>"), "an SVG image"),
         (stream("saved in /home/someone/runs\n"), "a path of someone's machine, /home/"),
+        (stream("saved in /tmp/runs\n"), "a path of someone's machine, /tmp/"),
         (shown(text_plain=repr(str(PurePosixPath("/", "root", "course")))), "a path of someone's machine, /root/"),
         (shown(text_plain="1", text_html="<b>/Users/someone</b>"), "a path of someone's machine, /Users/"),
         (stream("C:\\Users\\someone\n"), "a path of someone's machine, C:\\Users"),
