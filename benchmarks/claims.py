@@ -262,6 +262,7 @@ def spoiled_collection(seed: int, precision: str) -> dict[str, float]:
     has_copy = torch.tensor([path in repeated for path, _ in spoiled.test])
     original = torch.tensor([path not in copies for path, _ in spoiled.train])
     lent = []
+    torch.manual_seed(seed)  # of the heads' starts
     for kind in (0, 1):  # pixels, features
         right = []
         for kept in (original | ~original, original):
